@@ -1,0 +1,62 @@
+// swift-tools-version: 6.3
+import PackageDescription
+
+/// The settings of every room: one language mode, no warning let through, Glibc's GNU names visible.
+let house: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+func room(_ name: String, _ dependencies: [Target.Dependency] = [], resources: [Resource]? = nil) -> Target {
+    .target(
+        name: name, dependencies: dependencies, resources: resources,
+        cSettings: [.define("_GNU_SOURCE")], swiftSettings: house)
+}
+
+func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(
+        name: name, dependencies: dependencies,
+        cSettings: [.define("_GNU_SOURCE")], swiftSettings: house)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource]? = nil) -> Target {
+    .testTarget(
+        name: name, dependencies: dependencies, resources: resources,
+        cSettings: [.define("_GNU_SOURCE")], swiftSettings: house)
+}
+
+let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+
+let package = Package(
+    name: "letterlock",
+    products: [.executable(name: "letterlock", targets: ["letterlock"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+    ],
+    targets: [
+        .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
+        .systemLibrary(name: "CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
+        .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
+        .target(name: "CLinux", cSettings: [.define("_GNU_SOURCE")]),
+        room("Sodium", ["CSodium", "CLinux"]),
+        room("Keyring", ["Sodium", "CLinux"]),
+        room("Storage", ["CSQLite", "CLinux"]),
+        room("SecretTree", ["Keyring", "Storage", "Sodium", "CLinux"]),
+        room("Fuse", ["CFuse", "CLinux"]),
+        room("SecretFS", ["SecretTree", "Keyring", "Fuse", "Sodium", "CLinux"]),
+        program(
+            "letterlock",
+            ["SecretFS", "SecretTree", "Keyring", "Storage", "Fuse", "Sodium", "CLinux", argumentParser]),
+        program("letterlock-bench", ["CLinux", argumentParser]),
+        .executableTarget(name: "fuse-limit", dependencies: ["CFuse"], cSettings: [.define("_GNU_SOURCE")]),
+        tests("SodiumTests", ["Sodium"]),
+        tests("KeyringTests", ["Keyring", "Sodium"]),
+        tests("StorageTests", ["Storage", "CLinux"]),
+        tests("SecretTreeTests", ["SecretTree", "Keyring", "Storage", "Sodium", "CLinux"]),
+        tests("FuseTests", ["Fuse", "CLinux"]),
+        tests("MountTests", ["CLinux"]),
+    ]
+)
