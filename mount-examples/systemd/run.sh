@@ -69,3 +69,4 @@ for name in prod staging; do
     if mountpoint --quiet "$workspace/$name"; then fail "$name is still mounted"; fi
 done
 echo "SIGTERM unmounted both"
+echo "ok: prod and staging as instances of one unit"
