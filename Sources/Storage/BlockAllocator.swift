@@ -1,0 +1,168 @@
+/// Which blocks are in use. A block that is given back waits until the change that dropped it is durable.
+struct BlockAllocator: Sendable {
+    /// A bit a block, set if it is not free; bit 0 is block 1.
+    private var used: [UInt64] = []
+    /// As many blocks as were ever handed out or found.
+    private(set) var end: UInt64
+    private(set) var freeCount: UInt64 = 0
+    /// Where the next search begins.
+    private var cursor: UInt64 = 0
+    /// Blocks given back, and the sequence of the change that must be durable before they are free.
+    private var released: [(block: UInt64, sequence: UInt64)] = []
+    /// True until all blocks in use are known.
+    private(set) var isMarking: Bool
+
+    /// How many blocks a search looks at before new ones are taken.
+    private static let searchLimit: UInt64 = 1 << 15
+
+    /// - Parameter blockCount: how many there may be already, their use unknown; 0 for a new store.
+    init(blockCount: UInt64, isMarking: Bool) {
+        end = blockCount
+        self.isMarking = isMarking
+        used = [UInt64](repeating: 0, count: Int((blockCount + 63) / 64))
+    }
+
+    var usedCount: UInt64 { end - freeCount - UInt64(released.count) }
+    var hasReleased: Bool { !released.isEmpty }
+
+    mutating func allocate(_ count: Int) -> [UInt64] {
+        let wanted = UInt64(count)
+        if !isMarking, freeCount >= wanted {
+            if let first = searchRun(wanted) { return take(first, wanted) }
+            // Free blocks take no room on the disk, but a file must not grow for ever.
+            if freeCount > end / 2 + Self.searchLimit { return gather(wanted) }
+        }
+        let first = end
+        end += wanted
+        used += [UInt64](repeating: 0, count: Int((end + 63) / 64) - used.count)
+        freeCount += wanted
+        return take(first, wanted)
+    }
+
+    mutating func mark(_ blocks: [UInt64]) {
+        for block in blocks where block > 0 {
+            if block > end {
+                end = block
+                used += [UInt64](repeating: 0, count: max(0, Int((end + 63) / 64) - used.count))
+            }
+            set(block - 1)
+        }
+    }
+
+    /// Frees what was not marked and gives it as runs, to be erased.
+    mutating func finishMarking() -> [ClosedRange<UInt64>] {
+        guard isMarking else { return [] }
+        isMarking = false
+        var free: [ClosedRange<UInt64>] = []
+        var index: UInt64 = 0
+        freeCount = 0
+        while index < end {
+            if used[Int(index / 64)] == .max {
+                index = (index / 64 + 1) * 64
+                continue
+            }
+            if isFree(index) {
+                let first = index
+                while index < end, isFree(index) { index += 1 }
+                freeCount += index - first
+                free.append(first + 1...index)
+            } else {
+                index += 1
+            }
+        }
+        return free
+    }
+
+    mutating func release(_ blocks: [UInt64], after sequence: UInt64) {
+        for block in blocks where block > 0 && block <= end { released.append((block, sequence)) }
+    }
+
+    /// The released blocks whose release is durable, in order and each once. They are not free before `free`.
+    mutating func takeErasable(durable: UInt64) -> [ClosedRange<UInt64>] {
+        var blocks: [UInt64] = []
+        released.removeAll { entry in
+            guard entry.sequence <= durable else { return false }
+            blocks.append(entry.block)
+            return true
+        }
+        blocks.sort()
+        var runs: [ClosedRange<UInt64>] = []
+        for block in blocks {
+            if let last = runs.last, block <= last.upperBound + 1 {
+                runs[runs.count - 1] = last.lowerBound...max(block, last.upperBound)
+            } else {
+                runs.append(block...block)
+            }
+        }
+        return runs
+    }
+
+    mutating func free(_ runs: [ClosedRange<UInt64>]) {
+        for run in runs {
+            for block in run where !isFree(block - 1) {
+                used[Int((block - 1) / 64)] &= ~(1 << ((block - 1) % 64))
+                freeCount += 1
+            }
+        }
+    }
+
+    // MARK: Bits
+
+    private func isFree(_ index: UInt64) -> Bool { used[Int(index / 64)] & (1 << (index % 64)) == 0 }
+    private mutating func set(_ index: UInt64) { used[Int(index / 64)] |= 1 << (index % 64) }
+
+    private mutating func take(_ first: UInt64, _ count: UInt64) -> [UInt64] {
+        for index in first..<first + count { set(index) }
+        freeCount -= count
+        cursor = first + count
+        return Array(first + 1...first + count)
+    }
+
+    /// A run of so many free blocks, found by a bounded search from where the last one ended.
+    private mutating func searchRun(_ count: UInt64) -> UInt64? {
+        var index = cursor < end ? cursor : 0
+        var run: UInt64 = 0
+        var seen: UInt64 = 0
+        let limit = min(end, Self.searchLimit)
+        while seen < limit {
+            if used[Int(index / 64)] == .max {
+                let next = (index / 64 + 1) * 64
+                seen += next - index
+                index = next
+                run = 0
+            } else {
+                run = isFree(index) ? run + 1 : 0
+                index += 1
+                seen += 1
+                if run == count { return index - count }
+            }
+            if index >= end {
+                index = 0
+                run = 0
+            }
+        }
+        cursor = index
+        return nil
+    }
+
+    /// Free blocks wherever they are.
+    private mutating func gather(_ count: UInt64) -> [UInt64] {
+        var blocks: [UInt64] = []
+        var index = cursor < end ? cursor : 0
+        while blocks.count < count {
+            if used[Int(index / 64)] == .max {
+                index = (index / 64 + 1) * 64
+            } else {
+                if isFree(index) {
+                    set(index)
+                    blocks.append(index + 1)
+                }
+                index += 1
+            }
+            if index >= end { index = 0 }
+        }
+        freeCount -= count
+        cursor = index
+        return blocks
+    }
+}
