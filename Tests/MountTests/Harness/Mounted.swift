@@ -1,0 +1,143 @@
+import Glibc
+import Synchronization
+
+/// A mounted keyring of one test, unmounted at the end of its life whatever happened.
+final class Mounted {
+    let workspace: Workspace
+    private let options: [String]
+    private(set) var server: pid_t = 0
+
+    /// MOUNTTESTS_PLAIN=1 runs on the disk itself, to check what the tests expect of any POSIX file system.
+    static let isPlain = Workspace.variable("MOUNTTESTS_PLAIN") != nil
+
+    init(options: String...) throws {
+        workspace = try Workspace()
+        self.options = options
+        if Self.isPlain {
+            try check(chmod(path, 0o700))
+            return
+        }
+        let made = try workspace.letterlock(
+            "init", workspace.store, "--name", "trial", "--key-service", workspace.keyService)
+        guard made.status == 0 else { throw HarnessError("init: \(made.complaint)") }
+        try mount()
+    }
+
+    deinit {
+        if server != 0 {
+            let left = try? workspace.letterlock("umount", path)
+            if left?.status != 0 { killServer() }
+            Watchdog.shared.forget(server)
+        }
+    }
+
+    var path: String { workspace("mnt") }
+    var store: String { workspace.store }
+    func callAsFunction(_ name: String) -> String { "\(path)/\(name)" }
+    func control(_ name: String) -> String { "\(path)/.letterlock/\(name)" }
+
+    func mount(_ more: String...) throws {
+        guard !Self.isPlain else { return }
+        var words = ["mount", workspace.store, path, "--key-service", workspace.keyService]
+        for option in options + more { words += ["-o", option] }
+        let outcome = try workspace.run([try Workspace.program()] + words)
+        guard outcome.status == 0 else {
+            throw HarnessError("mount ended with \(outcome.status): \(outcome.complaint)")
+        }
+        server = try serverFromStatus()
+        Watchdog.shared.watch(server)
+    }
+
+    private func serverFromStatus() throws -> pid_t {
+        let status = try text(control("status"))
+        guard let server = status.firstRange(of: "\"server\""),
+            let start = status[server.upperBound...].firstRange(of: "\"pid\":")
+        else { throw HarnessError("status names no process: \(status)") }
+        let digits = status[start.upperBound...].drop { !$0.isNumber }.prefix { $0.isNumber }
+        guard let pid = pid_t(digits) else { throw HarnessError("status names no process: \(status)") }
+        return pid
+    }
+
+    /// Unmounts as an administrator does.
+    func unmount() throws {
+        guard !Self.isPlain else { return }
+        let outcome = try workspace.letterlock("umount", path)
+        guard outcome.status == 0 else {
+            throw HarnessError("umount ended with \(outcome.status): \(outcome.complaint)")
+        }
+        Watchdog.shared.forget(server)
+        server = 0
+    }
+
+    func remount(_ more: String...) throws {
+        try unmount()
+        guard !more.isEmpty else { return try mount() }
+        try mount(more.joined(separator: ","))
+    }
+
+    /// SIGKILL for the server, and the dead mount taken away.
+    func killServer() {
+        guard server != 0 else { return }
+        Watchdog.shared.forget(server)
+        kill(server, SIGKILL)
+        umount2(path, Int32(MNT_DETACH))
+        let dead = server
+        _ = eventually { kill(dead, 0) != 0 }
+        server = 0
+    }
+
+    /// One command into a control file, in one write(2).
+    func command(_ command: String, _ name: String) throws(Errno) {
+        let file = try OpenFile(control(name), O_WRONLY)
+        try file.write(command)
+        try file.close()
+    }
+
+    /// What a control file reads as, without its newline.
+    func answer(_ name: String) throws -> String {
+        var answer = try text(control(name))
+        if answer.last == "\n" { answer.removeLast() }
+        return answer
+    }
+}
+
+/// Kills servers of tests that hang, so that a hanging request fails its test and not the whole run.
+final class Watchdog: Sendable {
+    static let shared = Watchdog()
+    private static let patienceSeconds = 150
+    private let deadlines = Mutex<[pid_t: Int]>([:])
+
+    private init() {
+        var thread = pthread_t()
+        pthread_create(
+            &thread, nil,
+            { _ in
+                while true {
+                    sleep(1)
+                    Watchdog.shared.bite()
+                }
+            }, nil)
+        pthread_detach(thread)
+    }
+
+    func watch(_ server: pid_t) { deadlines.withLock { $0[server] = time(nil) + Self.patienceSeconds } }
+    func forget(_ server: pid_t) { _ = deadlines.withLock { $0.removeValue(forKey: server) } }
+
+    private func bite() {
+        let now = time(nil)
+        let late = deadlines.withLock { deadlines in
+            let late = deadlines.filter { $0.value < now }.map(\.key)
+            for server in late { deadlines.removeValue(forKey: server) }
+            return late
+        }
+        for server in late { kill(server, SIGKILL) }
+    }
+}
+
+extension Mounted {
+    /// Unmounts after `letGo`, which has to close what the test holds open, and mounts again.
+    func remountHolding(_ letGo: () throws -> Void) throws {
+        try letGo()
+        try remount()
+    }
+}
