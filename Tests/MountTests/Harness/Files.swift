@@ -84,12 +84,15 @@ func contents(_ path: String) throws(Errno) -> [UInt8] {
 
 func text(_ path: String) throws(Errno) -> String { String(decoding: try contents(path), as: UTF8.self) }
 
-/// Writes a file as `echo` into it does: O_TRUNC, one write, close.
-func put(_ text: String, _ path: String, mode: mode_t = 0o644) throws(Errno) {
-    try put(Array(text.utf8), path, mode: mode)
-}
-func put(_ bytes: [UInt8], _ path: String, mode: mode_t = 0o644) throws(Errno) {
-    let file = try OpenFile(path, O_WRONLY | O_CREAT | O_TRUNC, mode: mode)
+/// Writes a file as `echo` into it does: O_TRUNC, one write, close; or with other flags.
+func put(
+    _ text: String, _ path: String, mode: mode_t = 0o644, flags: Int32 = O_WRONLY | O_CREAT | O_TRUNC
+) throws(Errno) { try put(Array(text.utf8), path, mode: mode, flags: flags) }
+
+func put(
+    _ bytes: [UInt8], _ path: String, mode: mode_t = 0o644, flags: Int32 = O_WRONLY | O_CREAT | O_TRUNC
+) throws(Errno) {
+    let file = try OpenFile(path, flags, mode: mode)
     var written = 0
     while written < bytes.count {
         written += try check(
