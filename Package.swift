@@ -46,5 +46,6 @@ let package = Package(
         room("SecretTree", ["Keyring", "Storage", "Sodium", "CLinux"]),
         room("Fuse", ["CFuse", "CLinux"]),
         room("SecretFS", ["SecretTree", "Keyring", "Fuse", "Sodium", "CLinux"]),
+        .executableTarget(name: "fuse-limit", dependencies: ["CFuse"], cSettings: [.define("_GNU_SOURCE")]),
     ]
 )

@@ -1,4 +1,3 @@
-internal import CFuse
 public import Glibc
 
 /// A Linux error number, as thrown by file system operations and answered to the kernel.
@@ -19,14 +18,20 @@ public struct Caller: Sendable {
     public var unique: UInt64
     /// True if the kernel sends this request a second time, because a server died with it.
     public var isResend: Bool
+    /// Of an opening with O_TRUNC: set-id bits are to go (KILLPRIV_V2). Writes and SETATTR have their own word.
+    public var killsSetID: Bool
 
-    public init(uid: UInt32, gid: UInt32, pid: Int32, umask: UInt32, unique: UInt64, isResend: Bool) {
+    public init(
+        uid: UInt32, gid: UInt32, pid: Int32, umask: UInt32, unique: UInt64, isResend: Bool,
+        killsSetID: Bool = false
+    ) {
         self.uid = uid
         self.gid = gid
         self.pid = pid
         self.umask = umask
         self.unique = unique
         self.isResend = isResend
+        self.killsSetID = killsSetID
     }
 }
 
@@ -65,7 +70,10 @@ public struct OpenReply: Sendable {
 
 /// What a SETATTR asks for; nil leaves alone.
 public struct AttributeRequest: Sendable {
-    public enum Time: Sendable { case now, at(timespec) }
+    public enum Time: Sendable {
+        case now
+        case at(timespec)
+    }
     public var mode: UInt32?
     public var uid: UInt32?
     public var gid: UInt32?
@@ -80,6 +88,7 @@ public struct AttributeRequest: Sendable {
 
 /// Where READDIR entries go; answers false when the reply is full (that entry was not taken).
 public protocol DirectorySink: ~Copyable {
+    /// `type` is a DT_… constant, or mode bits with S_IFMT.
     mutating func add(name: UnsafeRawBufferPointer, node: UInt64, type: UInt32, nextOffset: Int64) -> Bool
     /// For READDIRPLUS: with attributes; the kernel then holds one more lookup of the node (not for "." and "..").
     mutating func add(name: UnsafeRawBufferPointer, entry: EntryReply, nextOffset: Int64) -> Bool
@@ -92,14 +101,19 @@ public protocol DirectorySink: ~Copyable {
 /// Names are the bytes of one path component, valid during the call. Every operation has a default that
 /// answers ENOSYS, so that a file system implements what it has.
 public protocol FileSystem: AnyObject, Sendable {
+    /// Called once, while the connection is set up and before any request.
     func started()
-    func lookup(_ name: UnsafeRawBufferPointer, in parent: UInt64, _ caller: Caller) throws(Errno) -> EntryReply
+    func lookup(_ name: UnsafeRawBufferPointer, in parent: UInt64, _ caller: Caller) throws(Errno)
+        -> EntryReply
     func forget(_ node: UInt64, count: UInt64)
-    func attributes(of node: UInt64, handle: UInt64?, _ caller: Caller) throws(Errno) -> (stat, validity: Double)
+    func attributes(of node: UInt64, handle: UInt64?, _ caller: Caller) throws(Errno) -> (
+        stat, validity: Double
+    )
     func setAttributes(of node: UInt64, handle: UInt64?, _ request: AttributeRequest, _ caller: Caller)
         throws(Errno) -> (stat, validity: Double)
     /// Answers with a write of the target (at most PATH_MAX bytes) into `target`; returns its length.
-    func readLink(_ node: UInt64, into target: UnsafeMutableRawBufferPointer, _ caller: Caller) throws(Errno) -> Int
+    func readLink(_ node: UInt64, into target: UnsafeMutableRawBufferPointer, _ caller: Caller) throws(Errno)
+        -> Int
     func makeNode(
         _ name: UnsafeRawBufferPointer, in parent: UInt64, mode: UInt32, device: UInt64, _ caller: Caller
     ) throws(Errno) -> EntryReply
@@ -119,7 +133,8 @@ public protocol FileSystem: AnyObject, Sendable {
         _ name: UnsafeRawBufferPointer, in parent: UInt64, mode: UInt32, flags: Int32, _ caller: Caller
     ) throws(Errno) -> (EntryReply, OpenReply)
     func open(_ node: UInt64, flags: Int32, _ caller: Caller) throws(Errno) -> OpenReply
-    /// Fills `buffer` from `offset` on; returns the bytes read, fewer only at the end.
+    /// Fills `buffer` from `offset` on; returns the bytes read, fewer only at the end. The room wipes what was
+    /// returned (everything after an error): nothing may be left in the buffer beyond it.
     func read(
         _ node: UInt64, handle: UInt64, flags: Int32, at offset: Int64,
         into buffer: UnsafeMutableRawBufferPointer, _ caller: Caller
@@ -133,7 +148,8 @@ public protocol FileSystem: AnyObject, Sendable {
     func synchronize(_ node: UInt64, handle: UInt64, dataOnly: Bool, _ caller: Caller) throws(Errno)
     func openDirectory(_ node: UInt64, flags: Int32, _ caller: Caller) throws(Errno) -> OpenReply
     func readDirectory<Sink: DirectorySink & ~Copyable>(
-        _ node: UInt64, handle: UInt64, from offset: Int64, into sink: inout Sink, _ caller: Caller) throws(Errno)
+        _ node: UInt64, handle: UInt64, from offset: Int64, into sink: inout Sink, _ caller: Caller)
+        throws(Errno)
     func releaseDirectory(_ node: UInt64, handle: UInt64)
     func synchronizeDirectory(_ node: UInt64, handle: UInt64, _ caller: Caller) throws(Errno)
     func statistics(of node: UInt64, _ caller: Caller) throws(Errno) -> statvfs
@@ -142,14 +158,17 @@ public protocol FileSystem: AnyObject, Sendable {
         _ caller: Caller) throws(Errno)
     /// Calls `reply` once with the value's bytes (whatever their number: the room sizes and ERANGE).
     func extendedAttribute(
-        _ node: UInt64, _ name: UnsafeRawBufferPointer, _ caller: Caller, reply: (UnsafeRawBufferPointer) -> Void
+        _ node: UInt64, _ name: UnsafeRawBufferPointer, _ caller: Caller,
+        reply: (UnsafeRawBufferPointer) -> Void
     ) throws(Errno)
     /// Calls `reply` once with all names, each ended by a zero byte.
     func listExtendedAttributes(_ node: UInt64, _ caller: Caller, reply: (UnsafeRawBufferPointer) -> Void)
         throws(Errno)
-    func removeExtendedAttribute(_ node: UInt64, _ name: UnsafeRawBufferPointer, _ caller: Caller) throws(Errno)
+    func removeExtendedAttribute(_ node: UInt64, _ name: UnsafeRawBufferPointer, _ caller: Caller)
+        throws(Errno)
     func allocate(
-        _ node: UInt64, handle: UInt64, mode: Int32, at offset: Int64, count: Int64, _ caller: Caller) throws(Errno)
+        _ node: UInt64, handle: UInt64, mode: Int32, at offset: Int64, count: Int64, _ caller: Caller)
+        throws(Errno)
     func seek(_ node: UInt64, handle: UInt64, from offset: Int64, whence: Int32, _ caller: Caller)
         throws(Errno) -> Int64
 }

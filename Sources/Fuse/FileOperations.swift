@@ -1,0 +1,76 @@
+import CFuse
+import Glibc
+
+/// Contents of files.
+func addFiles(_ table: inout fuse_lowlevel_ops) {
+    table.create = { request, parent, name, mode, file in
+        answer(request) { call throws(Errno) in
+            let (entry, opened) = try call.fileSystem.create(
+                bytes(name), in: parent, mode: mode, flags: file?.pointee.flags ?? 0, call.caller)
+            return .created(entry, opened)
+        }
+    }
+    table.open = { request, node, file in
+        answer(request) { call throws(Errno) in
+            let opened = try call.fileSystem.open(node, flags: file?.pointee.flags ?? 0, call.caller)
+            return .opened(opened, of: node, isDirectory: false)
+        }
+    }
+    table.read = { request, node, size, offset, file in
+        answer(request, scratchByteCount: size) { call throws(Errno) in
+            let buffer = try call.worker.scratch(size)
+            let count = try call.fileSystem.read(
+                node, handle: file?.pointee.fh ?? 0, flags: file?.pointee.flags ?? 0, at: Int64(offset),
+                into: buffer, call.caller)
+            return .scratch(checked(count, buffer))
+        }
+    }
+    table.write = { request, node, data, size, offset, file in
+        answer(request) { call throws(Errno) in
+            // The data lie in the request's own buffer; the worker wipes it.
+            .written(
+                try call.fileSystem.write(
+                    node, handle: file?.pointee.fh ?? 0, flags: file?.pointee.flags ?? 0, at: Int64(offset),
+                    from: UnsafeRawBufferPointer(start: data, count: size),
+                    killsSetID: call.caller.killsSetID, call.caller))
+        }
+    }
+    table.flush = { request, node, file in
+        answer(request) { call throws(Errno) in
+            try call.fileSystem.flush(node, handle: file?.pointee.fh ?? 0, call.caller)
+            return .done
+        }
+    }
+    table.release = { request, node, file in
+        answer(request) { call throws(Errno) in
+            call.fileSystem.release(
+                node, handle: file?.pointee.fh ?? 0, flags: file?.pointee.flags ?? 0)
+            return .done
+        }
+    }
+    table.fsync = { request, node, dataOnly, file in
+        answer(request) { call throws(Errno) in
+            try call.fileSystem.synchronize(
+                node, handle: file?.pointee.fh ?? 0, dataOnly: dataOnly != 0, call.caller)
+            return .done
+        }
+    }
+    table.fallocate = { request, node, mode, offset, count, file in
+        answer(request) { call throws(Errno) in
+            try call.fileSystem.allocate(
+                node, handle: file?.pointee.fh ?? 0, mode: mode, at: Int64(offset), count: Int64(count),
+                call.caller)
+            return .done
+        }
+    }
+    table.lseek = { request, node, offset, whence, file in
+        answer(request) { call throws(Errno) in
+            .position(
+                try call.fileSystem.seek(
+                    node, handle: file?.pointee.fh ?? 0, from: Int64(offset), whence: whence, call.caller))
+        }
+    }
+    table.ioctl = { request, _, _, _, _, _, _, _, _ in
+        answer(request) { _ throws(Errno) in throw Errno(ENOTTY) }
+    }
+}

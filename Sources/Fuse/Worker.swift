@@ -1,0 +1,159 @@
+import CFuse
+import Glibc
+import Synchronization
+
+/// What one thread needs to serve requests: the buffer they are read into, and a scratch buffer for replies.
+/// Both are wiped after each request, for they hold plaintext.
+final class Worker {
+    /// What may stand before the data of a WRITE: libfuse's FUSE_BUFFER_HEADER_SIZE.
+    private static let headroomByteCount = 4096
+    /// No honest request asks for a longer reply.
+    private static let largestReplyByteCount = 16 << 20
+
+    let session: Session
+    /// The request that is being served, as our own read saw it.
+    private(set) var header: RequestHeader?
+    private(set) var killsSetID = false
+    /// While an INIT is served: the flags that the kernel offered in it.
+    private(set) var offeredFlags: (flags: UInt32, flags2: UInt32)?
+    /// While a kept INIT is served: the kernel has had its reply from another process.
+    private(set) var swallowsReplies = false
+    private let buffer: UnsafeMutableRawBufferPointer
+    private var scratchBuffer: UnsafeMutableRawBufferPointer
+
+    init(_ session: Session) {
+        self.session = session
+        buffer = .allocate(
+            byteCount: session.options.maxWriteByteCount + Self.headroomByteCount, alignment: 4096)
+        scratchBuffer = .allocate(byteCount: session.options.maxWriteByteCount, alignment: 4096)
+    }
+
+    deinit {
+        buffer.deallocate()
+        scratchBuffer.deallocate()
+    }
+
+    // MARK: - The thread's own
+
+    private static let key: pthread_key_t = {
+        var key = pthread_key_t()
+        let result = pthread_key_create(&key, nil)
+        precondition(result == 0, "no thread-specific key left")
+        return key
+    }()
+
+    /// The worker that this thread is, if it is one.
+    static var current: Worker? {
+        guard let raw = pthread_getspecific(key) else { return nil }
+        return Unmanaged<Worker>.fromOpaque(raw).takeUnretainedValue()
+    }
+
+    private func asCurrent<R>(_ body: () -> R) -> R {
+        pthread_setspecific(Self.key, Unmanaged.passUnretained(self).toOpaque())
+        defer { pthread_setspecific(Self.key, nil) }
+        return body()
+    }
+
+    // MARK: - Serving
+
+    /// Reads and serves requests until the mount is gone or the session stops.
+    func run() {
+        asCurrent {
+            while !session.isStopping.load(ordering: .acquiring), fuse_session_exited(session.raw) == 0 {
+                let count = read(session.descriptor, buffer.baseAddress, buffer.count)
+                if count > 0 {
+                    serve(count)
+                    wipe(buffer, count)
+                    continue
+                }
+                let number = count == 0 ? ENODEV : errno
+                switch number {
+                // A signal that may mean "stop"; a request withdrawn before it was read.
+                case EINTR, EAGAIN, ENOENT: continue
+                case ENODEV, ECONNABORTED: return
+                default:
+                    session.failure.store(number, ordering: .relaxed)
+                    return
+                }
+            }
+        }
+    }
+
+    /// Sets the session up from a predecessor's INIT request, without answering it again.
+    func serveKeptInit(_ request: [UInt8]) throws(FuseError) {
+        guard request.count <= buffer.count,
+            request.withUnsafeBytes({ RequestHeader($0)?.opcode == .initialize })
+        else { throw .takeover }
+        buffer.copyBytes(from: request)
+        swallowsReplies = true
+        asCurrent { serve(request.count) }
+        swallowsReplies = false
+        guard fuse_session_exited(session.raw) == 0 else { throw .takeover }
+    }
+
+    private func serve(_ count: Int) {
+        let request = UnsafeRawBufferPointer(rebasing: buffer[..<count])
+        guard let header = RequestHeader(request) else { return }
+        guard header.length == count, isWellFormed(request, opcode: header.opcode) else {
+            return answerDirectly(header, errno: EIO)
+        }
+        switch header.opcode {
+        // No operation waits for anything that an interrupt could cut short: the kernel stops sending them.
+        case .interrupt: return answerDirectly(header, errno: ENOSYS)
+        // Answers what this room never asks.
+        case .notifyReply: return
+        case .initialize:
+            offeredFlags = (
+                request.loadUnaligned(fromByteOffset: InitFlags.requestFlagsOffset, as: UInt32.self),
+                header.length >= InitFlags.requestFlags2Offset + 4
+                    ? request.loadUnaligned(fromByteOffset: InitFlags.requestFlags2Offset, as: UInt32.self)
+                    : 0
+            )
+            if !swallowsReplies { session.keepsInit?(request) }
+        default: break
+        }
+        self.header = header
+        killsSetID = Fuse.killsSetID(request, opcode: header.opcode)
+        var part = fuse_buf()
+        part.mem = buffer.baseAddress
+        part.size = count
+        fuse_session_process_buf(session.raw, &part)
+        offeredFlags = nil
+    }
+
+    /// Answers an error without libfuse, which has not seen the request.
+    private func answerDirectly(_ header: RequestHeader, errno number: Int32) {
+        guard !header.isUnanswered else { return }
+        var reply: (length: UInt32, error: Int32, unique: UInt64) = (16, -number, header.unique)
+        // A failure means that nobody waits any longer.
+        _ = write(session.descriptor, &reply, 16)
+    }
+
+    // MARK: - Replies
+
+    /// Room for a reply of `count` bytes, or EINVAL if nobody could mean that.
+    func scratch(_ count: Int) throws(Errno) -> UnsafeMutableRawBufferPointer {
+        if count > scratchBuffer.count {
+            guard count <= Self.largestReplyByteCount else { throw Errno(EINVAL) }
+            scratchBuffer.deallocate()
+            scratchBuffer = .allocate(byteCount: count, alignment: 4096)
+        }
+        return UnsafeMutableRawBufferPointer(rebasing: scratchBuffer[..<count])
+    }
+
+    /// Sends the first `count` bytes of the scratch buffer, then wipes them.
+    func replyFromScratch(_ request: fuse_req_t, _ count: Int) {
+        _ = fuse_reply_buf(request, scratchBuffer.baseAddress?.assumingMemoryBound(to: CChar.self), count)
+        wipeScratch(count)
+    }
+
+    func wipeScratch(_ count: Int) {
+        wipe(scratchBuffer, min(count, scratchBuffer.count))
+    }
+}
+
+/// Overwrites the first `count` bytes in a way that no compiler leaves out.
+func wipe(_ buffer: UnsafeMutableRawBufferPointer, _ count: Int) {
+    guard let start = buffer.baseAddress else { return }
+    explicit_bzero(start, count)
+}
