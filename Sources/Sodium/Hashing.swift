@@ -1,81 +1,77 @@
 internal import CSodium
 
-/// Keys for different purposes from one key.
-///
-/// `BLAKE2b-256(key, le64(label length) | label | le64(context length) | context)`: Debian's libsodium has no HKDF.
+/// Keys for different purposes out of one: BLAKE2b-256 keyed with it, over
+/// `le64(label length) label | le64(context length) context`.
 public enum Derivation {
-    /// Derives 32 bytes.
     public static func derive(
         _ label: StaticString, context: UnsafeRawBufferPointer, from key: borrowing BorrowedKey,
         into derived: UnsafeMutableRawBufferPointer
     ) {
-        precondition(derived.count == SecretKey.byteCount)
+        precondition(derived.count == SecretKey.byteCount, "a derived key has 32 bytes")
         let label = UnsafeRawBufferPointer(start: label.utf8Start, count: label.utf8CodeUnitCount)
-        withJoined(label, context, areBothCounted: true) { message in
-            _ = crypto_generichash(
-                derived.octets, derived.count, message.octets, UInt64(message.count), key.bytes.octets,
-                key.bytes.count)
+        Blake2b.hash(key: key.bytes, into: derived) { state in
+            Blake2b.addCounted(label, to: state)
+            Blake2b.addCounted(context, to: state)
         }
     }
 
     public static func derive(
         _ label: StaticString, context: UnsafeRawBufferPointer, from key: borrowing BorrowedKey
     ) throws(SodiumError) -> SecretKey {
+        // A closure cannot capture what is borrowed, but its bytes.
         let bytes = key.bytes
-        return try withScratchKey {
-            (derived: UnsafeMutableRawBufferPointer) throws(SodiumError) -> SecretKey in
-            derive(label, context: context, from: BorrowedKey(bytes), into: derived)
-            return try SecretKey(copying: UnsafeRawBufferPointer(derived))
-        }
+        return try SecretKey.make { derive(label, context: context, from: BorrowedKey(bytes), into: $0) }
     }
 }
 
-/// Keyed BLAKE2b over two byte strings: `BLAKE2b(key, le64(length of a) | a | b)`.
+/// BLAKE2b under a key.
 public enum KeyedHash {
-    /// Fills `hash`, 16 to 64 bytes.
+    /// The hash of `le64(length of a) a | b`, 16 to 64 bytes of it.
     public static func hash(
         _ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer, key: borrowing BorrowedKey,
         into hash: UnsafeMutableRawBufferPointer
     ) {
-        precondition((16...64).contains(hash.count))
-        withJoined(a, b, areBothCounted: false) { message in
-            _ = crypto_generichash(
-                hash.octets, hash.count, message.octets, UInt64(message.count), key.bytes.octets,
-                key.bytes.count)
+        Blake2b.hash(key: key.bytes, into: hash) { state in
+            Blake2b.addCounted(a, to: state)
+            Blake2b.add(b, to: state)
         }
     }
 }
 
-/// BLAKE2b without a key, for commitments to what is random itself.
+/// BLAKE2b without a key: what everybody can compute.
 public enum Checksum {
-    /// Fills `hash`, 16 to 64 bytes.
+    /// 16 to 64 bytes of hash.
     public static func blake2b(_ bytes: UnsafeRawBufferPointer, into hash: UnsafeMutableRawBufferPointer) {
-        precondition((16...64).contains(hash.count))
-        _ = crypto_generichash(hash.octets, hash.count, bytes.octets, UInt64(bytes.count), nil, 0)
+        Blake2b.hash(key: UnsafeRawBufferPointer(start: nil, count: 0), into: hash) { state in
+            Blake2b.add(bytes, to: state)
+        }
     }
 }
 
-/// `le64(length of a) | a | b`, or `le64(length of a) | a | le64(length of b) | b`, in scratch memory: what is hashed may
-/// be a name, which is a secret too.
-private func withJoined(
-    _ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer, areBothCounted: Bool,
-    _ body: (UnsafeRawBufferPointer) -> Void
-) {
-    let byteCount = 8 + a.count + (areBothCounted ? 8 : 0) + b.count
-    withUnsafeTemporaryAllocation(byteCount: byteCount, alignment: 8) { message in
-        var place = 0
-        func append(_ bytes: UnsafeRawBufferPointer) {
-            guard bytes.count > 0 else { return }
-            UnsafeMutableRawBufferPointer(rebasing: message[place..<place + bytes.count]).copyMemory(
-                from: bytes)
-            place += bytes.count
+private enum Blake2b {
+    static func hash(
+        key: UnsafeRawBufferPointer, into hash: UnsafeMutableRawBufferPointer, _ absorb: (OpaquePointer) -> Void
+    ) {
+        precondition((16...64).contains(hash.count), "a BLAKE2b hash has 16 to 64 bytes")
+        withUnsafeTemporaryAllocation(byteCount: stateByteCount, alignment: 64) { memory in
+            let state = OpaquePointer(memory.baseAddress!)
+            crypto_generichash_init(state, key.address, key.count, hash.count)
+            absorb(state)
+            crypto_generichash_final(state, hash.address!, hash.count)
+            Memory.wipe(memory)
         }
-        func append(_ count: Int) { withUnsafeBytes(of: UInt64(count).littleEndian) { append($0) } }
-        append(a.count)
-        append(a)
-        if areBothCounted { append(b.count) }
-        append(b)
-        body(UnsafeRawBufferPointer(message))
-        Memory.wipe(message)
+    }
+
+    /// 384 bytes; the structure itself is opaque to Swift for its alignment.
+    private static let stateByteCount = crypto_generichash_statebytes()
+
+    static func add(_ bytes: UnsafeRawBufferPointer, to state: OpaquePointer) {
+        guard let base = bytes.address else { return }
+        crypto_generichash_update(state, base, UInt64(bytes.count))
+    }
+
+    static func addCounted(_ bytes: UnsafeRawBufferPointer, to state: OpaquePointer) {
+        withUnsafeBytes(of: UInt64(bytes.count).littleEndian) { add($0, to: state) }
+        add(bytes, to: state)
     }
 }

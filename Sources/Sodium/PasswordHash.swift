@@ -1,71 +1,66 @@
 internal import CSodium
 
-/// A key from a passphrase: Argon2id 1.3.
+/// Keys out of passphrases: Argon2id, version 1.3 (RFC 9106), one lane.
 public enum PasswordHash {
     public static let saltByteCount = 16
 
-    /// What one derivation costs whoever tries a passphrase.
-    public struct Parameters: Hashable, Sendable {
-        public var opsLimit: UInt64
-        /// Bytes of memory, a whole number of KiB.
-        public var memoryByteCount: UInt64
+    /// What a guess shall cost.
+    public struct Parameters: Sendable, Equatable {
+        /// Passes over the memory.
+        public let opsLimit: UInt64
+        public let memoryByteCount: UInt64
 
-        public init(opsLimit: UInt64, memoryByteCount: UInt64) {
+        public static let opsBounds: ClosedRange<UInt64> = 1...16
+        public static let memoryBounds: ClosedRange<UInt64> = 8 << 20...1 << 30
+
+        /// - Throws: `.parametersOutOfBounds`: too cheap to protect, or so dear that opening would never end.
+        public init(opsLimit: UInt64, memoryByteCount: UInt64) throws(SodiumError) {
+            guard Self.opsBounds.contains(opsLimit), Self.memoryBounds.contains(memoryByteCount) else {
+                throw .parametersOutOfBounds
+            }
+            self.init(checked: opsLimit, memoryByteCount)
+        }
+
+        private init(checked opsLimit: UInt64, _ memoryByteCount: UInt64) {
             self.opsLimit = opsLimit
             self.memoryByteCount = memoryByteCount
         }
 
-        /// libsodium's "moderate": 3 passes over 256 MiB, about half a second.
-        public static let moderate = Parameters(opsLimit: 3, memoryByteCount: 256 << 20)
-        /// The weakest that is accepted (OWASP's minimum of 19 MiB and 2 passes, 2023).
-        public static let weakest = Parameters(opsLimit: 2, memoryByteCount: 19 << 20)
-        /// The most that a stored configuration may ask of this machine.
-        public static let strongest = Parameters(opsLimit: 64, memoryByteCount: 4 << 30)
-
-        public var areAcceptable: Bool {
-            (Self.weakest.opsLimit...Self.strongest.opsLimit).contains(opsLimit)
-                && (Self.weakest.memoryByteCount...Self.strongest.memoryByteCount).contains(memoryByteCount)
-                && memoryByteCount % 1024 == 0
-        }
+        /// The least that is taken: for tests.
+        public static let minimal = Parameters(checked: opsBounds.lowerBound, memoryBounds.lowerBound)
+        /// RFC 9106's second recommendation, for machines that are short of memory: 3 passes over 64 MiB.
+        public static let standard = Parameters(checked: 3, 64 << 20)
+        /// libsodium's: 3 passes over 256 MiB.
+        public static let moderate = Parameters(checked: 3, 256 << 20)
     }
 
-    /// Derives a key.
+    /// Derives a key, in the time and memory that `parameters` say.
     ///
-    /// - Parameter salt: 16 bytes.
-    /// - Throws: `.parametersOutOfBounds`; `.outOfMemory` if the machine has not so much.
+    /// - Precondition: `salt` has 16 bytes.
+    /// - Throws: `.outOfMemory`, `.cannotLock`; `.parametersOutOfBounds` if the passphrase is empty.
     public static func derive(
-        passphrase: UnsafeRawBufferPointer, salt: UnsafeRawBufferPointer, parameters: Parameters
+        passphrase: UnsafeRawBufferPointer, salt: [UInt8], parameters: Parameters
     ) throws(SodiumError) -> SecretKey {
-        guard parameters.areAcceptable, salt.count == saltByteCount else { throw .parametersOutOfBounds }
-        return try withScratchKey { (key: UnsafeMutableRawBufferPointer) throws(SodiumError) -> SecretKey in
-            let passphrase = passphrase.octets.withMemoryRebound(to: CChar.self, capacity: passphrase.count) {
-                UnsafeBufferPointer(start: $0, count: passphrase.count)
-            }
-            let status = crypto_pwhash(
-                key.octets, UInt64(key.count), passphrase.baseAddress!, UInt64(passphrase.count), salt.octets,
-                parameters.opsLimit, Int(parameters.memoryByteCount), crypto_pwhash_ALG_ARGON2ID13)
-            guard status == 0 else { throw .outOfMemory }
-            return try SecretKey(copying: UnsafeRawBufferPointer(key))
+        precondition(salt.count == saltByteCount, "a salt has 16 bytes")
+        guard let start = passphrase.baseAddress?.assumingMemoryBound(to: CChar.self), !passphrase.isEmpty else {
+            throw .parametersOutOfBounds
         }
+        var status: Int32 = -1
+        let key = try SecretKey.make { key in
+            status = crypto_pwhash(
+                key.address!, UInt64(key.count), start,
+                UInt64(passphrase.count), salt, parameters.opsLimit, Int(parameters.memoryByteCount),
+                crypto_pwhash_ALG_ARGON2ID13)
+        }
+        guard status == 0 else { throw .outOfMemory }
+        return key
     }
-}
 
-/// Base64 without lookups that depend on the secret.
-public enum Base64 {
-    /// Decodes one line of standard Base64, with or without padding, into `decoded`.
-    ///
-    /// - Returns: how many bytes there were; nil if it is not Base64 or does not fit.
-    public static func decode(
-        _ text: UnsafeRawBufferPointer, into decoded: UnsafeMutableRawBufferPointer
-    ) -> Int? {
-        var count = 0
-        var end: UnsafePointer<CChar>?
-        let status = text.octets.withMemoryRebound(to: CChar.self, capacity: text.count) { characters in
-            let status = sodium_base642bin(
-                decoded.octets, decoded.count, characters, text.count, nil, &count, &end,
-                sodium_base64_VARIANT_ORIGINAL)
-            return status == 0 && end == characters + text.count
+    public static func derive(
+        passphrase: borrowing SecretBytes, salt: [UInt8], parameters: Parameters
+    ) throws(SodiumError) -> SecretKey {
+        try passphrase.withUnsafeBytes { bytes throws(SodiumError) in
+            try derive(passphrase: bytes, salt: salt, parameters: parameters)
         }
-        return status ? count : nil
     }
 }

@@ -1,42 +1,50 @@
 internal import CSodium
 internal import Synchronization
 
-/// The operating system's random numbers.
+/// Random bytes of the system.
 public enum Randomness {
     public static func fill(_ bytes: UnsafeMutableRawBufferPointer) {
-        guard let base = bytes.baseAddress, bytes.count > 0 else { return }
+        guard let base = bytes.baseAddress else { return }
         randombytes_buf(base, bytes.count)
     }
 
-    /// Fills 24 bytes for a nonce, out of a supply: a system call for each would cost more than the sealing of a
-    /// small record. Nonces are no secrets; the supply is for nothing else.
-    public static func nonce(into bytes: UnsafeMutableRawBufferPointer) {
-        precondition(bytes.count == Seal.nonceByteCount)
-        supply.withLock { $0.take(into: bytes) }
+    /// Fills a nonce from a supply, because asking the kernel for each costs more than the sealing of a small record.
+    ///
+    /// - Precondition: At most 64 bytes.
+    public static func nonce(into nonce: UnsafeMutableRawBufferPointer) {
+        precondition(nonce.count <= 64, "a nonce has at most 64 bytes")
+        supply.withLock { $0.take(nonce) }
     }
 
     private static let supply = Mutex(NonceSupply())
 }
 
-/// Random bytes, each given out once.
+/// A page of random bytes, each given out once and wiped.
+///
+/// The page and the count of what is left in it become zero in a forked child, so that no child repeats its
+/// parent's nonces.
 private struct NonceSupply: ~Copyable, @unchecked Sendable {
-    private static let byteCount = 170 * Seal.nonceByteCount
-    // Letterlock never goes on in a forked child, which would share this: it spawns.
-    private var bytes: UnsafeMutableRawBufferPointer?
-    private var used = NonceSupply.byteCount
+    // The page is touched under the mutex around this alone.
+    /// `bytes left 8 | random bytes`; nil if there is no such page, and each nonce is asked for.
+    private let page: UnsafeMutableRawBufferPointer?
 
-    mutating func take(into target: UnsafeMutableRawBufferPointer) {
-        if used == Self.byteCount || bytes == nil { refill() }
-        guard let bytes else { return Randomness.fill(target) }
-        let next = UnsafeMutableRawBufferPointer(rebasing: bytes[used..<used + target.count])
-        target.copyMemory(from: UnsafeRawBufferPointer(next))
-        Memory.wipe(next)
-        used += target.count
+    init() {
+        page = (try? LockedMemory.makePage(locked: false)).map {
+            UnsafeMutableRawBufferPointer(start: $0, count: LockedMemory.pageByteCount)
+        }
     }
 
-    private mutating func refill() {
-        if bytes == nil { bytes = .allocate(byteCount: Self.byteCount, alignment: 16) }
-        if let bytes { Randomness.fill(bytes) }
-        used = 0
+    func take(_ nonce: UnsafeMutableRawBufferPointer) {
+        guard let page else { return Randomness.fill(nonce) }
+        var left = page.load(as: Int.self)
+        if left < nonce.count {
+            let random = UnsafeMutableRawBufferPointer(rebasing: page[8...])
+            Randomness.fill(random)
+            left = random.count
+        }
+        let taken = UnsafeMutableRawBufferPointer(rebasing: page[page.count - left..<page.count - left + nonce.count])
+        nonce.copyMemory(from: UnsafeRawBufferPointer(taken))
+        Memory.wipe(taken)
+        page.storeBytes(of: left - nonce.count, as: Int.self)
     }
 }

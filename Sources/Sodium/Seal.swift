@@ -1,40 +1,38 @@
 internal import CSodium
 
-/// Authenticated encryption: XChaCha20-Poly1305 (IETF), with a tag apart from the ciphertext.
+/// XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha), the tag apart from the ciphertext.
+///
+/// Nonces are random: 24 bytes do not meet twice.
 public enum Seal {
     public static let keyByteCount = 32
     public static let nonceByteCount = 24
     public static let tagByteCount = 16
 
-    /// Seals `plaintext`. `ciphertext` has the same length and may be the same memory.
+    /// Seals. `ciphertext` is as long as `plaintext`, and may be the same memory.
     public static func seal(
         _ plaintext: UnsafeRawBufferPointer, into ciphertext: UnsafeMutableRawBufferPointer,
-        tag: UnsafeMutableRawBufferPointer, nonce: UnsafeRawBufferPointer,
-        associatedData: UnsafeRawBufferPointer, key: borrowing BorrowedKey
+        tag: UnsafeMutableRawBufferPointer, nonce: UnsafeRawBufferPointer, associatedData: UnsafeRawBufferPointer,
+        key: borrowing BorrowedKey
     ) {
-        precondition(ciphertext.count == plaintext.count)
-        precondition(tag.count == tagByteCount && nonce.count == nonceByteCount)
-        // Cannot fail: there is no secret nonce, and no length here is out of its range.
-        _ = crypto_aead_xchacha20poly1305_ietf_encrypt_detached(
-            ciphertext.octets, tag.octets, nil, plaintext.octets, UInt64(plaintext.count),
-            associatedData.octets,
-            UInt64(associatedData.count), nil, nonce.octets, key.bytes.octets)
+        precondition(ciphertext.count == plaintext.count, "ciphertext and plaintext differ in length")
+        precondition(tag.count == tagByteCount && nonce.count == nonceByteCount, "a tag or nonce of a wrong size")
+        // An empty buffer may have no address, and libsodium wants one.
+        crypto_aead_xchacha20poly1305_ietf_encrypt_detached(
+            ciphertext.address ?? tag.address!, tag.address!, nil, plaintext.address, UInt64(plaintext.count),
+            associatedData.address, UInt64(associatedData.count), nil, nonce.address!, key.bytes.address!)
     }
 
-    /// Opens `ciphertext` into `plaintext`, which has the same length and may be the same memory.
-    ///
-    /// - Returns: false, with `plaintext` zeroed, if it does not authenticate.
+    /// Opens. False, and `plaintext` zeroed, if it does not authenticate.
     public static func open(
         _ ciphertext: UnsafeRawBufferPointer, tag: UnsafeRawBufferPointer, nonce: UnsafeRawBufferPointer,
         associatedData: UnsafeRawBufferPointer, into plaintext: UnsafeMutableRawBufferPointer,
         key: borrowing BorrowedKey
     ) -> Bool {
-        precondition(ciphertext.count == plaintext.count)
-        precondition(tag.count == tagByteCount && nonce.count == nonceByteCount)
+        precondition(ciphertext.count == plaintext.count, "ciphertext and plaintext differ in length")
+        precondition(tag.count == tagByteCount && nonce.count == nonceByteCount, "a tag or nonce of a wrong size")
         let status = crypto_aead_xchacha20poly1305_ietf_decrypt_detached(
-            plaintext.octets, nil, ciphertext.octets, UInt64(ciphertext.count), tag.octets,
-            associatedData.octets,
-            UInt64(associatedData.count), nonce.octets, key.bytes.octets)
+            plaintext.address, nil, ciphertext.address ?? tag.address!, UInt64(ciphertext.count), tag.address!,
+            associatedData.address, UInt64(associatedData.count), nonce.address!, key.bytes.address!)
         guard status == 0 else {
             Memory.wipe(plaintext)
             return false
@@ -44,14 +42,9 @@ public enum Seal {
 }
 
 extension UnsafeRawBufferPointer {
-    /// As C has bytes. An empty buffer without an address gets one that nobody reads.
-    var octets: UnsafePointer<UInt8> {
-        (baseAddress ?? UnsafeRawPointer(bitPattern: 16)!).assumingMemoryBound(to: UInt8.self)
-    }
+    var address: UnsafePointer<UInt8>? { baseAddress?.assumingMemoryBound(to: UInt8.self) }
 }
 
 extension UnsafeMutableRawBufferPointer {
-    var octets: UnsafeMutablePointer<UInt8> {
-        (baseAddress ?? UnsafeMutableRawPointer(bitPattern: 16)!).assumingMemoryBound(to: UInt8.self)
-    }
+    var address: UnsafeMutablePointer<UInt8>? { baseAddress?.assumingMemoryBound(to: UInt8.self) }
 }

@@ -1,77 +1,66 @@
-internal import CSodium
-internal import Synchronization
+/// A 32-byte key in locked memory, shared by reference; wiped when the last reference is gone.
+///
+/// In a forked child it is zero: keys are unlocked after forking.
+public final class SecretKey: @unchecked Sendable {
+    // The slot is written in init and `wipe` alone.
+    private let slot: UnsafeMutableRawBufferPointer
 
-/// A 32-byte key for the time of one call.
+    public static let byteCount = KeySlots.byteCount
+
+    private init(_ fill: (UnsafeMutableRawBufferPointer) -> Void) throws(SodiumError) {
+        try Sodium.start()
+        slot = try KeySlots.take()
+        fill(slot)
+    }
+
+    deinit { KeySlots.giveBack(slot) }
+
+    public static func random() throws(SodiumError) -> SecretKey {
+        try SecretKey { Randomness.fill($0) }
+    }
+
+    /// - Precondition: `bytes` are 32.
+    public convenience init(copying bytes: UnsafeRawBufferPointer) throws(SodiumError) {
+        precondition(bytes.count == SecretKey.byteCount, "a key has 32 bytes")
+        try self.init { $0.copyMemory(from: bytes) }
+    }
+
+    /// A key that `fill` writes straight into locked memory.
+    static func make(_ fill: (UnsafeMutableRawBufferPointer) -> Void) throws(SodiumError) -> SecretKey {
+        try SecretKey(fill)
+    }
+
+    public func withKey<R, E: Error>(_ body: (borrowing BorrowedKey) throws(E) -> R) throws(E) -> R {
+        try withExtendedLifetime(self) { () throws(E) -> R in
+            try body(BorrowedKey(UnsafeRawBufferPointer(slot)))
+        }
+    }
+
+    /// Zeroes it for good, whoever still holds it: afterwards it opens nothing that was sealed.
+    ///
+    /// Only when no other thread is using it.
+    public func wipe() { Memory.wipe(slot) }
+}
+
+/// 32 bytes of a key, valid in the closure that they were handed to.
 public struct BorrowedKey: ~Copyable {
     public let bytes: UnsafeRawBufferPointer
 
-    /// The bytes must stay valid, and unchanged, for as long as this value lives.
+    /// - Precondition: `bytes` are 32.
     public init(_ bytes: UnsafeRawBufferPointer) {
-        precondition(bytes.count == SecretKey.byteCount)
+        precondition(bytes.count == SecretKey.byteCount, "a key has 32 bytes")
         self.bytes = bytes
     }
 }
 
-/// A 32-byte key in locked memory, shared by reference and wiped with the last one.
-public final class SecretKey: Sendable {
-    public static let byteCount = 32
-
-    private let slot: KeySlot
-
-    private init(_ slot: KeySlot) { self.slot = slot }
-
-    deinit { KeySlabs.shared.giveBack(slot) }
-
-    public static func random() throws(SodiumError) -> SecretKey {
-        let key = SecretKey(try KeySlabs.shared.take())
-        Randomness.fill(key.slot.bytes)
-        return key
+/// 32 zeroed bytes on the stack, wiped after `body`: a DEK for one operation.
+public func withScratchKey<R, E: Error>(
+    _ body: (UnsafeMutableRawBufferPointer) throws(E) -> R
+) throws(E) -> R {
+    var key: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+    let result = withUnsafeMutableBytes(of: &key) { bytes in
+        defer { Memory.wipe(bytes) }
+        return Result { () throws(E) -> R in try body(bytes) }
     }
-
-    /// Copies 32 bytes.
-    public convenience init(copying bytes: UnsafeRawBufferPointer) throws(SodiumError) {
-        precondition(bytes.count == Self.byteCount)
-        self.init(try KeySlabs.shared.take())
-        slot.bytes.copyMemory(from: bytes)
-    }
-
-    public func withKey<R, E: Error>(_ body: (borrowing BorrowedKey) throws(E) -> R) throws(E) -> R {
-        try body(BorrowedKey(UnsafeRawBufferPointer(slot.bytes)))
-    }
-
-    /// Zeroes a destroyed key for good, also for those who still refer to it.
-    public func wipe() { Memory.wipe(slot.bytes) }
-}
-
-/// 32 bytes in a slab.
-private struct KeySlot: @unchecked Sendable {
-    let bytes: UnsafeMutableRawBufferPointer
-}
-
-/// Locked pages cut into keys, since a limit on locked memory counts pages and a keyring may have many versions.
-private final class KeySlabs: Sendable {
-    static let shared = KeySlabs()
-    private static let slabByteCount = 4096
-    private let free = Mutex<[KeySlot]>([])
-
-    func take() throws(SodiumError) -> KeySlot {
-        if let slot = free.withLock({ $0.popLast() }) { return slot }
-        guard let base = sodium_malloc(Self.slabByteCount) else { throw .outOfMemory }
-        do { try LockedMemory.lock(base, Self.slabByteCount) } catch {
-            sodium_free(base)
-            throw error
-        }
-        sodium_memzero(base, Self.slabByteCount)
-        let slots = stride(from: 0, to: Self.slabByteCount, by: SecretKey.byteCount).map { place in
-            KeySlot(bytes: UnsafeMutableRawBufferPointer(start: base + place, count: SecretKey.byteCount))
-        }
-        // A slab is kept for good: the next key takes the place of a wiped one.
-        free.withLock { $0 += slots.dropFirst() }
-        return slots[0]
-    }
-
-    func giveBack(_ slot: KeySlot) {
-        Memory.wipe(slot.bytes)
-        free.withLock { $0.append(slot) }
-    }
+    return try result.get()
 }

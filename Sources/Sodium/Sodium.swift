@@ -1,37 +1,21 @@
 internal import CSodium
-internal import Synchronization
 
-/// What libsodium, or the memory it needs, refuses.
-public enum SodiumError: Error, Sendable, Equatable {
+/// What can go wrong below the keys.
+public enum SodiumError: Error, Equatable, Sendable {
     case outOfMemory
-    /// RLIMIT_MEMLOCK does not let keys be kept out of swap.
+    /// The system does not let this process lock memory (RLIMIT_MEMLOCK).
     case cannotLock
-    /// The library cannot be set up.
+    /// libsodium does not start: no randomness, most likely.
     case unavailable
-    /// Password hashing parameters that are too weak, or more than this machine shall spend.
     case parametersOutOfBounds
 }
 
-/// The library as a whole.
+/// The library underneath. This room is the only one that knows it.
 public enum Sodium {
-    /// Sets libsodium up; to be called before anything else of this module. Calling it again does nothing.
+    private static let isStarted = sodium_init() >= 0
+
+    /// Makes libsodium ready. Any number of times, from any thread.
     public static func start() throws(SodiumError) {
-        guard sodium_init() >= 0 else { throw .unavailable }
-    }
-}
-
-/// Whether keys may lie in memory that can reach swap: policy for the whole process.
-public enum LockedMemory {
-    private static let unlocked = Atomic<Bool>(false)
-
-    /// False by default: memory that cannot be locked is an error then.
-    public static var allowsUnlocked: Bool {
-        get { unlocked.load(ordering: .relaxed) }
-        set { unlocked.store(newValue, ordering: .relaxed) }
-    }
-
-    /// Locks memory, or fails as the policy has it.
-    static func lock(_ memory: UnsafeMutableRawPointer, _ byteCount: Int) throws(SodiumError) {
-        guard sodium_mlock(memory, byteCount) == 0 || allowsUnlocked else { throw .cannotLock }
+        guard isStarted else { throw .unavailable }
     }
 }
