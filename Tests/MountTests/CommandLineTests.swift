@@ -19,8 +19,7 @@ struct CommandLineTests {
     }
 
     /// `letterlock: what went wrong`, lower case, no full stop, at most a hint more.
-    private func expectMessage(_ outcome: Outcome, status: Int32, at place: SourceLocation = #_sourceLocation)
-    {
+    private func expectMessage(_ outcome: Outcome, status: Int32, at place: SourceLocation = #_sourceLocation) {
         #expect(outcome.status == status, "\(outcome.complaint)", sourceLocation: place)
         let lines = outcome.complaint.split(separator: "\n", omittingEmptySubsequences: false)
         #expect(lines.count == 2 || lines.count == 3, "\(outcome.complaint)", sourceLocation: place)

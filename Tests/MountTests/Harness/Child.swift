@@ -26,7 +26,7 @@ final class Child {
     private var status: Int32?
 
     /// - Parameters:
-    ///   - input: What it reads from standard input, at most what a pipe holds.
+    ///   - input: What it reads from standard input.
     ///   - descriptors: Numbers it finds descriptors of this process at.
     init(
         _ argv: [String], environment: [String: String], directory: String? = nil, input: [UInt8]? = nil,
@@ -37,7 +37,7 @@ final class Child {
         var standardInput = try check(open("/dev/null", O_RDONLY | O_CLOEXEC))
         if let input {
             close(standardInput)
-            standardInput = try Self.pipe(holding: input)
+            standardInput = try Self.memory(holding: input)
         }
         defer { close(standardInput) }
         var actions = posix_spawn_file_actions_t()
@@ -110,6 +110,13 @@ final class Child {
         return [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
             filled = max(pread(descriptor, buffer.baseAddress, count, 0), 0)
         }
+    }
+
+    private static func memory(holding bytes: [UInt8]) throws -> Int32 {
+        let descriptor = try check(memfd_create("input", 1))
+        try check(Glibc.write(descriptor, bytes, bytes.count))
+        lseek(descriptor, 0, SEEK_SET)
+        return descriptor
     }
 
     /// The reading end of a pipe with `bytes` in it, closed for writing.
