@@ -47,5 +47,6 @@ let package = Package(
         room("Fuse", ["CFuse", "CLinux"]),
         room("SecretFS", ["SecretTree", "Keyring", "Fuse", "Sodium", "CLinux"]),
         .executableTarget(name: "fuse-limit", dependencies: ["CFuse"], cSettings: [.define("_GNU_SOURCE")]),
+        tests("StorageTests", ["Storage", "CLinux"]),
     ]
 )

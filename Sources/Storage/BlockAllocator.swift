@@ -8,7 +8,8 @@ struct BlockAllocator: Sendable {
     /// Where the next search begins.
     private var cursor: UInt64 = 0
     /// Blocks given back, and the sequence of the change that must be durable before they are free.
-    private var released: [(block: UInt64, sequence: UInt64)] = []
+    private var released: [(run: ClosedRange<UInt64>, sequence: UInt64)] = []
+    private(set) var releasedCount: UInt64 = 0
     /// True until all blocks in use are known.
     private(set) var isMarking: Bool
 
@@ -22,7 +23,7 @@ struct BlockAllocator: Sendable {
         used = [UInt64](repeating: 0, count: Int((blockCount + 63) / 64))
     }
 
-    var usedCount: UInt64 { end - freeCount - UInt64(released.count) }
+    var usedCount: UInt64 { end - freeCount - releasedCount }
     var hasReleased: Bool { !released.isEmpty }
 
     mutating func allocate(_ count: Int) -> [UInt64] {
@@ -49,49 +50,55 @@ struct BlockAllocator: Sendable {
         }
     }
 
-    /// Frees what was not marked and gives it as runs, to be erased.
-    mutating func finishMarking() -> [ClosedRange<UInt64>] {
-        guard isMarking else { return [] }
+    /// What was not marked is released.
+    mutating func finishMarking(after sequence: UInt64) {
+        guard isMarking else { return }
         isMarking = false
-        var free: [ClosedRange<UInt64>] = []
         var index: UInt64 = 0
-        freeCount = 0
         while index < end {
             if used[Int(index / 64)] == .max {
                 index = (index / 64 + 1) * 64
-                continue
-            }
-            if isFree(index) {
+            } else if isFree(index) {
                 let first = index
-                while index < end, isFree(index) { index += 1 }
-                freeCount += index - first
-                free.append(first + 1...index)
+                while index < end, isFree(index) {
+                    set(index)
+                    index += 1
+                }
+                released.append((first + 1...index, sequence))
+                releasedCount += index - first
             } else {
                 index += 1
             }
         }
-        return free
     }
 
     mutating func release(_ blocks: [UInt64], after sequence: UInt64) {
-        for block in blocks where block > 0 && block <= end { released.append((block, sequence)) }
+        for block in blocks where block > 0 && block <= end {
+            releasedCount += 1
+            if let last = released.last, last.run.upperBound + 1 == block, last.sequence == sequence {
+                released[released.count - 1].run = last.run.lowerBound...block
+            } else {
+                released.append((block...block, sequence))
+            }
+        }
     }
 
     /// The released blocks whose release is durable, in order and each once. They are not free before `free`.
     mutating func takeErasable(durable: UInt64) -> [ClosedRange<UInt64>] {
-        var blocks: [UInt64] = []
+        var ready: [ClosedRange<UInt64>] = []
         released.removeAll { entry in
             guard entry.sequence <= durable else { return false }
-            blocks.append(entry.block)
+            ready.append(entry.run)
+            releasedCount -= UInt64(entry.run.count)
             return true
         }
-        blocks.sort()
+        ready.sort { $0.lowerBound < $1.lowerBound }
         var runs: [ClosedRange<UInt64>] = []
-        for block in blocks {
-            if let last = runs.last, block <= last.upperBound + 1 {
-                runs[runs.count - 1] = last.lowerBound...max(block, last.upperBound)
+        for run in ready {
+            if let last = runs.last, run.lowerBound <= last.upperBound + 1 {
+                runs[runs.count - 1] = last.lowerBound...max(run.upperBound, last.upperBound)
             } else {
-                runs.append(block...block)
+                runs.append(run)
             }
         }
         return runs

@@ -91,7 +91,8 @@ public final class MemoryStore: RecordStore, @unchecked Sendable {
 
     public func finishMarking() {
         lock.locked {
-            for run in allocator.finishMarking() { for block in run { blocks[block] = nil } }
+            allocator.finishMarking(after: sequence)
+            erase()
         }
     }
 

@@ -1,0 +1,123 @@
+internal import Glibc
+
+/// The file of blocks, and which of them are in use. Block n lies at byte (n - 1) × 4096.
+final class BlockFile: @unchecked Sendable {
+    static let fileName = "blocks"
+    private static let size = storeBlockByteCount
+
+    private let file: File
+    private let syncLock = Lock()
+    /// Guards the three below. The innermost lock of the store.
+    private let lock = Lock()
+    private var allocator: BlockAllocator
+    private var needsSync: Bool
+    /// Checksums of blocks written since the last batch was committed.
+    private var sums: [UInt64: UInt64] = [:]
+
+    init(in directory: File, _ flags: Int32, isNew: Bool) throws(StorageError) {
+        file = try File(Self.fileName, in: directory, flags)
+        let count = (try file.byteCount() + Self.size - 1) / Self.size
+        allocator = BlockAllocator(blockCount: UInt64(count), isMarking: !isNew)
+        needsSync = !isNew
+    }
+
+    func allocate(_ count: Int) -> [UInt64] {
+        precondition(count >= 0)
+        return count == 0 ? [] : lock.locked { allocator.allocate(count) }
+    }
+
+    func write(at first: UInt64, _ bytes: UnsafeRawBufferPointer) throws(StorageError) {
+        precondition(first > 0 && bytes.count % Self.size == 0, "blocks are written whole")
+        try file.write(bytes, at: Self.offset(first))
+        lock.locked {
+            needsSync = true
+            for index in 0..<bytes.count / Self.size {
+                let block = UnsafeRawBufferPointer(
+                    rebasing: bytes[index * Self.size..<(index + 1) * Self.size])
+                sums[first + UInt64(index)] = WordSum.of(block)
+            }
+        }
+    }
+
+    func read(at first: UInt64, into bytes: UnsafeMutableRawBufferPointer) throws(StorageError) {
+        precondition(bytes.count % Self.size == 0, "blocks are read whole")
+        // A number from a damaged record must not overflow.
+        guard first > 0, first < 1 << 50 else { throw .corrupt("there is no block \(first)") }
+        let count = try file.read(into: bytes, at: Self.offset(first))
+        guard count == bytes.count else {
+            throw .corrupt("block \(first + UInt64(count / Self.size)) is missing")
+        }
+    }
+
+    /// The checksums of blocks that no batch has told of yet, for the batch that is being committed.
+    func takeSums() -> [UInt64: UInt64] {
+        lock.locked {
+            guard !sums.isEmpty else { return [:] }
+            defer { sums = [:] }
+            return sums
+        }
+    }
+
+    /// Gives checksums back, of a batch that was not committed.
+    func restore(_ taken: [UInt64: UInt64]) {
+        guard !taken.isEmpty else { return }
+        lock.locked { sums.merge(taken) { newer, _ in newer } }
+    }
+
+    /// True if a block is as a batch said; anything else was lost with the power.
+    func matches(_ block: UInt64, sum: UInt64) -> Bool {
+        withUnsafeTemporaryAllocation(byteCount: Self.size, alignment: 16) { bytes in
+            guard (try? read(at: block, into: bytes)) != nil else { return false }
+            return WordSum.of(UnsafeRawBufferPointer(bytes)) == sum
+        }
+    }
+
+    /// On return the blocks written before survive the loss of power.
+    func sync() throws(StorageError) {
+        // Held throughout: who finds nothing to sync must not run ahead of who is syncing it.
+        try syncLock.locked { () throws(StorageError) in
+            let needed = lock.locked {
+                defer { needsSync = false }
+                return needsSync
+            }
+            if needed { try file.sync() }
+        }
+    }
+
+    func release(_ blocks: [UInt64], after sequence: UInt64) {
+        lock.locked { allocator.release(blocks, after: sequence) }
+    }
+
+    func mark(_ blocks: [UInt64]) { lock.locked { allocator.mark(blocks) } }
+
+    func finishMarking(after sequence: UInt64) { lock.locked { allocator.finishMarking(after: sequence) } }
+
+    var releasedCount: UInt64 { lock.locked { allocator.releasedCount } }
+    var hasReleased: Bool { lock.locked { allocator.hasReleased } }
+    var usedCount: UInt64 { lock.locked { allocator.usedCount } }
+
+    /// Erases and frees the blocks whose release is durable.
+    func reclaim(durable: UInt64) {
+        guard hasReleased else { return }
+        let runs = lock.locked {
+            let runs = allocator.takeErasable(durable: durable)
+            // What is erased must not be missed after a loss of power.
+            if !sums.isEmpty { for run in runs { for block in run { sums[block] = nil } } }
+            return runs
+        }
+        for run in runs { erase(run) }
+        lock.locked { allocator.free(runs) }
+    }
+
+    private func erase(_ run: ClosedRange<UInt64>) {
+        let offset = Self.offset(run.lowerBound)
+        guard !file.punch(offset, run.count * Self.size) else { return }
+        // A file system that cannot make holes: at least the old ciphertext goes.
+        let zeros = [UInt8](repeating: 0, count: Self.size)
+        zeros.withUnsafeBytes { zeros in
+            for block in run { try? file.write(zeros, at: Self.offset(block)) }
+        }
+    }
+
+    private static func offset(_ block: UInt64) -> Int { Int(block - 1) * size }
+}

@@ -1,0 +1,270 @@
+internal import Glibc
+
+/// The records as of the last fold, in an SQLite database.
+///
+/// Any number of threads may read, each by a connection of its own from a pool, while one folds.
+final class RecordTable: @unchecked Sendable {
+    static let fileName = "records.sqlite"
+    private static let applicationID: Int64 = 0x4C4C_434B
+    private static let format: Int64 = 1
+    private static let schema = [
+        ["table", "progress", "CREATE TABLE progress(id INTEGER PRIMARY KEY, sequence INTEGER NOT NULL)"],
+        [
+            "table", "record",
+            "CREATE TABLE record(key BLOB NOT NULL PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+        ],
+    ]
+    private static let idleReaderLimit = 16
+
+    private let path: String
+    private let mode: Connection.Mode
+    /// Used by the one who folds, under the store's fold lock; nil if the store is read-only or closed.
+    private var writer: Writer?
+    /// Guards the two below.
+    private let lock = Lock()
+    private var idleReaders: [Reader] = []
+    private var isClosed = false
+
+    private struct Writer {
+        let connection: Connection
+        let put: Statement
+        let delete: Statement
+        let progress: Statement
+
+        func write(_ key: RecordKey, _ value: [UInt8]?) throws(StorageError) {
+            guard let value else {
+                delete.bind(1, key)
+                _ = try delete.step()
+                return delete.reset()
+            }
+            let result = value.withUnsafeBytes { bytes -> Result<Bool, StorageError> in
+                put.bind(1, key)
+                put.bind(2, bytes)
+                return Result { () throws(StorageError) in try put.step() }
+            }
+            put.reset()
+            _ = try result.get()
+        }
+    }
+
+    /// Opens a store's table and checks that it is one.
+    init(in directory: String, readOnly: Bool) throws(StorageError) {
+        path = directory + "/" + Self.fileName
+        mode = readOnly ? (Self.logIsEmpty(path) ? .immutable : .alone) : .read
+        let connection = try Connection(path, readOnly ? mode : .readWrite)
+        try Self.check(connection)
+        guard !readOnly else { return }
+        try Self.configure(connection)
+        writer = Writer(
+            connection: connection,
+            put: try connection.prepare("INSERT OR REPLACE INTO record(key, value) VALUES(?1, ?2)"),
+            delete: try connection.prepare("DELETE FROM record WHERE key = ?1"),
+            progress: try connection.prepare("UPDATE progress SET sequence = ?1"))
+    }
+
+    /// Makes an empty table in a file of that path, which must be there and empty.
+    static func create(at path: String) throws(StorageError) {
+        let connection = try Connection(path, .readWrite)
+        try connection.execute("PRAGMA page_size = 4096")
+        try configure(connection)
+        try connection.execute("BEGIN IMMEDIATE")
+        for table in schema { try connection.execute(table[2]) }
+        try connection.execute(
+            """
+            INSERT INTO progress(id, sequence) VALUES(1, 0);
+            PRAGMA application_id = \(applicationID); PRAGMA user_version = \(format); COMMIT
+            """)
+        try connection.checkpoint()
+    }
+
+    private static func configure(_ connection: Connection) throws(StorageError) {
+        guard try connection.texts("PRAGMA journal_mode = WAL") == [["wal"]] else {
+            throw .io(ENOTSUP, "\(connection.path): no write-ahead log is possible here")
+        }
+        try connection.execute(
+            """
+            PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA wal_autocheckpoint = 0;
+            PRAGMA cache_size = -4096
+            """)
+    }
+
+    /// Nothing but what a store of this format holds is let in: no view, trigger or index of somebody else's.
+    private static func check(_ connection: Connection) throws(StorageError) {
+        guard try connection.number("PRAGMA application_id") == applicationID else {
+            throw .notAStore("\(connection.path) was not written by letterlock")
+        }
+        let format = try connection.number("PRAGMA user_version")
+        guard format <= Self.format else { throw .newerFormat(Int(format)) }
+        guard format == Self.format else { throw .corrupt("\(connection.path): unknown format \(format)") }
+        guard try connection.texts("SELECT type, name, sql FROM sqlite_schema ORDER BY name") == schema else {
+            throw .corrupt("\(connection.path): it has a schema of its own")
+        }
+        guard try connection.number("SELECT count(*) FROM progress WHERE id = 1 AND sequence >= 0") == 1
+        else {
+            throw .corrupt("\(connection.path): what is folded is not recorded")
+        }
+    }
+
+    private static func logIsEmpty(_ path: String) -> Bool {
+        var status = stat()
+        return lstat(path + "-wal", &status) != 0 || status.st_size == 0
+    }
+
+    // MARK: Reading
+
+    func read<R>(_ key: RecordKey, _ body: (UnsafeRawBufferPointer?) -> R) throws(StorageError) -> R {
+        let reader = try takeReader()
+        defer { giveBack(reader) }
+        return try reader.read(key, body)
+    }
+
+    /// A walk through a range, all as of the moment it was made. To be ended by `end`.
+    func walk(_ range: ClosedRange<RecordKey>, prefix: Int) throws(StorageError) -> Walk {
+        let reader = try takeReader()
+        do {
+            return try Walk(reader, range, prefix)
+        } catch {
+            giveBack(reader)
+            throw error
+        }
+    }
+
+    func end(_ walk: Walk) {
+        walk.statement.reset()
+        giveBack(walk.reader)
+    }
+
+    func foldedSequence() throws(StorageError) -> UInt64 {
+        let reader = try takeReader()
+        defer { giveBack(reader) }
+        return UInt64(try reader.connection.number("SELECT sequence FROM progress"))
+    }
+
+    func integrityCheck() throws(StorageError) -> [String] {
+        let reader = try takeReader()
+        defer { giveBack(reader) }
+        let lines = try reader.connection.texts("PRAGMA integrity_check").map { $0.joined() }
+        return lines == ["ok"] ? [] : lines
+    }
+
+    private func takeReader() throws(StorageError) -> Reader {
+        let idle = try lock.locked { () throws(StorageError) -> Reader? in
+            guard !isClosed else { throw .closed }
+            return idleReaders.popLast()
+        }
+        if let idle { return idle }
+        return try Reader(Connection(path, mode))
+    }
+
+    private func giveBack(_ reader: Reader) {
+        lock.locked {
+            if !isClosed, idleReaders.count < Self.idleReaderLimit { idleReaders.append(reader) }
+        }
+    }
+
+    // MARK: Folding
+
+    /// Makes the changes and notes the sequence they lead to, in one durable transaction.
+    func fold(_ records: OrderedRecords, sequence: UInt64) throws(StorageError) {
+        guard let writer else { throw .closed }
+        try writer.connection.execute("BEGIN IMMEDIATE")
+        do {
+            try records.visit(RecordKey.first...RecordKey.last) { (key, value) throws(StorageError) -> Bool in
+                try writer.write(key, value)
+                return true
+            }
+            writer.progress.bind(1, Int64(sequence))
+            _ = try writer.progress.step()
+            writer.progress.reset()
+            try writer.connection.execute("COMMIT")
+        } catch {
+            // A transaction that a full disk has ended already is none to roll back.
+            try? writer.connection.execute("ROLLBACK")
+            throw error
+        }
+    }
+
+    /// Moves what is folded from SQLite's log into its file, as far as readers let it.
+    func checkpoint() throws(StorageError) { try writer?.connection.checkpoint() }
+
+    func close() {
+        lock.locked {
+            isClosed = true
+            idleReaders = []
+        }
+        try? checkpoint()
+        writer = nil
+    }
+}
+
+/// A connection for reading, with its statements.
+final class Reader {
+    let connection: Connection
+    private let get: Statement
+    /// By what they select of the value: nothing, a prefix, all.
+    fileprivate lazy var walks: [Statement?] = [nil, nil, nil]
+
+    init(_ connection: Connection) throws(StorageError) {
+        self.connection = connection
+        try connection.execute("PRAGMA cache_size = -2048")
+        get = try connection.prepare("SELECT value FROM record WHERE key = ?1")
+    }
+
+    func read<R>(_ key: RecordKey, _ body: (UnsafeRawBufferPointer?) -> R) throws(StorageError) -> R {
+        get.bind(1, key)
+        defer { get.reset() }
+        guard try get.step() else { return body(nil) }
+        guard let value = get.bytes(0) else {
+            throw .corrupt("\(connection.path): a record is not a byte string")
+        }
+        return body(value)
+    }
+
+    fileprivate func walkStatement(prefix: Int) throws(StorageError) -> Statement {
+        // SQLite's substr makes NULL of an empty value.
+        let kind = prefix <= 0 ? 0 : prefix == .max ? 2 : 1
+        if let statement = walks[kind] { return statement }
+        let column = ["x''", "ifnull(substr(value, 1, ?3), x'')", "value"][kind]
+        let statement = try connection.prepare(
+            "SELECT key, \(column) FROM record WHERE key BETWEEN ?1 AND ?2 ORDER BY key")
+        walks[kind] = statement
+        return statement
+    }
+}
+
+/// A walk through a range of records in key order. It stands on its first record when it is made.
+final class Walk {
+    fileprivate let reader: Reader
+    fileprivate let statement: Statement
+    /// The record it stands on; nil at the end.
+    private(set) var key: RecordKey?
+
+    fileprivate init(_ reader: Reader, _ range: ClosedRange<RecordKey>, _ prefix: Int) throws(StorageError) {
+        self.reader = reader
+        statement = try reader.walkStatement(prefix: prefix)
+        statement.bind(1, range.lowerBound)
+        statement.bind(2, range.upperBound)
+        if prefix > 0, prefix != .max { statement.bind(3, Int64(prefix)) }
+        try advance()
+    }
+
+    func advance() throws(StorageError) {
+        guard try statement.step() else {
+            key = nil
+            return
+        }
+        guard let bytes = statement.bytes(0), let found = RecordKey(bytes) else {
+            statement.reset()
+            throw .corrupt("\(reader.connection.path): a record has no proper key")
+        }
+        key = found
+    }
+
+    /// The value of the record it stands on, valid until it advances.
+    func value() throws(StorageError) -> UnsafeRawBufferPointer {
+        guard let value = statement.bytes(1) else {
+            throw .corrupt("\(reader.connection.path): a record is not a byte string")
+        }
+        return value
+    }
+}
