@@ -48,5 +48,6 @@ let package = Package(
         room("SecretFS", ["SecretTree", "Keyring", "Fuse", "Sodium", "CLinux"]),
         .executableTarget(name: "fuse-limit", dependencies: ["CFuse"], cSettings: [.define("_GNU_SOURCE")]),
         tests("StorageTests", ["Storage", "CLinux"]),
+        tests("FuseTests", ["Fuse", "CLinux"]),
     ]
 )

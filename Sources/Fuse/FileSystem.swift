@@ -98,7 +98,7 @@ public protocol DirectorySink: ~Copyable {
 
 /// A file system as the kernel sees it. Calls come on several threads at once; each answers or throws an errno.
 ///
-/// Names are the bytes of one path component, valid during the call. Every operation has a default that
+/// Names are the bytes of one path component, valid during the call; a kernel may pass more than 255 of them. Every operation has a default that
 /// answers ENOSYS, so that a file system implements what it has.
 public protocol FileSystem: AnyObject, Sendable {
     /// Called once, while the connection is set up and before any request.

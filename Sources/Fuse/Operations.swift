@@ -1,5 +1,6 @@
 import CFuse
 import Glibc
+import Synchronization
 
 /// The one callback table. Each entry is a handler that returns an `Answer` or throws; `answer` replies.
 ///
@@ -10,6 +11,7 @@ func operationTable() -> fuse_lowlevel_ops {
     table.`init` = { _, connection in
         guard let connection, let session = Worker.current?.session else { return }
         negotiate(connection, session.options)
+        session.isInitialized.store(true, ordering: .relaxed)
         session.fileSystem.started()
     }
     addNames(&table)

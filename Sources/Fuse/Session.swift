@@ -12,6 +12,8 @@ final class Session: @unchecked Sendable {
     let options: Server.Options
     let keepsInit: (@Sendable (UnsafeRawBufferPointer) -> Void)?
     let isStopping = Atomic<Bool>(false)
+    /// INIT has been served, here or, in another process, as the request that was kept.
+    let isInitialized = Atomic<Bool>(false)
     /// The first error of a read that no unmount explains; 0 if none.
     let failure = Atomic<Int32>(0)
 

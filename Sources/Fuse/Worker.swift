@@ -88,7 +88,9 @@ final class Worker {
         swallowsReplies = true
         asCurrent { serve(request.count) }
         swallowsReplies = false
-        guard fuse_session_exited(session.raw) == 0 else { throw .takeover }
+        guard session.isInitialized.load(ordering: .relaxed), fuse_session_exited(session.raw) == 0 else {
+            throw .takeover
+        }
     }
 
     private func serve(_ count: Int) {
@@ -123,7 +125,7 @@ final class Worker {
 
     /// Answers an error without libfuse, which has not seen the request.
     private func answerDirectly(_ header: RequestHeader, errno number: Int32) {
-        guard !header.isUnanswered else { return }
+        guard !header.isUnanswered, !swallowsReplies else { return }
         var reply: (length: UInt32, error: Int32, unique: UInt64) = (16, -number, header.unique)
         // A failure means that nobody waits any longer.
         _ = write(session.descriptor, &reply, 16)
