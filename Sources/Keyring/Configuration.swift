@@ -1,0 +1,168 @@
+internal import Sodium
+
+/// What opens a slot. The raw values are stored.
+public enum KeySlotKind: UInt8, Sendable {
+    case passphrase = 1
+    /// 32 random bytes, from a file or a systemd credential.
+    case keyfile = 2
+
+    public var name: String {
+        switch self {
+        case .passphrase: "passphrase"
+        case .keyfile: "keyfile"
+        }
+    }
+}
+
+/// One way to open a keyring: the root key, sealed by a key service.
+public struct KeySlot: Sendable, Equatable {
+    public var kind: KeySlotKind
+    /// What the service needs to know again; bound into what it sealed. At most 1 KiB.
+    public var parameters: [UInt8]
+    /// At most 4 KiB.
+    public var sealedRootKey: [UInt8]
+
+    public init(kind: KeySlotKind, parameters: [UInt8], sealedRootKey: [UInt8]) {
+        self.kind = kind
+        self.parameters = parameters
+        self.sealedRootKey = sealedRootKey
+    }
+
+    static let parametersLimit = 1024
+    static let sealedLimit = 4096
+}
+
+/// A keyring's configuration: plaintext, as it is needed before there is a key, and authenticated once there is one.
+///
+///     magic 8 "LTTRLOCK" | format 4 | suite 4 | store id 16 | created 12 | name length 2 | name | slots 2 |
+///     for each slot: kind 1 | parameters length 2 | parameters | sealed length 2 | sealed root key |
+///     authentication 32
+struct Configuration: Equatable {
+    static let magic: UInt64 = 0x4B43_4F4C_5254_544C
+    static let format: UInt32 = 1
+    /// XChaCha20-Poly1305 with keyed BLAKE2b.
+    static let suite: UInt32 = 1
+    static let nameLimit = 255
+    static let slotLimit = 16
+    static let byteLimit = 128 * 1024
+    static let authenticationByteCount = 32
+
+    var storeID: StoreID
+    var name: String
+    var created: Timestamp
+    var slots: [KeySlot]
+
+    /// The bytes without their authentication.
+    var body: [UInt8] {
+        var writer = ByteWriter()
+        writer.put(Self.magic)
+        writer.put(Self.format)
+        writer.put(Self.suite)
+        storeID.withUnsafeBytes { writer.put($0) }
+        writer.put(created)
+        writer.putCounted(Array(name.utf8))
+        writer.put(UInt16(slots.count))
+        for slot in slots {
+            writer.put(slot.kind.rawValue)
+            writer.putCounted(slot.parameters)
+            writer.putCounted(slot.sealedRootKey)
+        }
+        return writer.bytes
+    }
+
+    /// The bytes with their authentication under the root key.
+    func encoded(authenticatedBy rootKey: SecretKey) throws(KeyringError) -> [UInt8] {
+        let body = body
+        return body + (try Self.authentication(of: body, rootKey))
+    }
+
+    init(storeID: StoreID, name: String, created: Timestamp, slots: [KeySlot]) {
+        self.storeID = storeID
+        self.name = name
+        self.created = created
+        self.slots = slots
+    }
+
+    /// Reads what may be anything. Nothing of it is to be believed before `authenticate`.
+    init(_ bytes: UnsafeRawBufferPointer) throws(KeyringError) {
+        var reader = ByteReader(bytes)
+        guard bytes.count <= Self.byteLimit, reader.number(UInt64.self) == Self.magic,
+            let format = reader.number(UInt32.self)
+        else { throw .notAKeyring }
+        guard format == Self.format else { throw .newerFormat(format) }
+        guard let suite = reader.number(UInt32.self) else { throw .damaged("the configuration is too short") }
+        guard suite == Self.suite else { throw .damaged("cipher suite \(suite) is not known") }
+        guard let id = reader.take(StoreID.byteCount), let created = reader.timestamp(),
+            let name = reader.counted(limit: Self.nameLimit), let slotCount = reader.number(UInt16.self),
+            (1...Self.slotLimit).contains(Int(slotCount))
+        else { throw .damaged("the configuration is malformed") }
+        storeID = StoreID(id)
+        self.created = created
+        self.name = String(decoding: name, as: UTF8.self)
+        slots = []
+        for _ in 0..<slotCount {
+            guard let kind = reader.number(UInt8.self),
+                let parameters = reader.counted(limit: KeySlot.parametersLimit),
+                let sealed = reader.counted(limit: KeySlot.sealedLimit)
+            else { throw .damaged("the configuration's key slots are malformed") }
+            guard let kind = KeySlotKind(rawValue: kind) else {
+                throw .damaged("a key slot of kind \(kind) is not known")
+            }
+            slots.append(KeySlot(kind: kind, parameters: [UInt8](parameters), sealedRootKey: [UInt8](sealed)))
+        }
+        guard reader.remaining == Self.authenticationByteCount else {
+            throw .damaged("the configuration is malformed")
+        }
+    }
+
+    /// Holds the bytes against the root key that one of their slots gave.
+    static func authenticate(_ bytes: UnsafeRawBufferPointer, _ rootKey: SecretKey) throws(KeyringError) {
+        let body = [UInt8](bytes.dropLast(authenticationByteCount))
+        let expected = try authentication(of: body, rootKey)
+        let isSame = expected.withUnsafeBytes {
+            Memory.equal($0, UnsafeRawBufferPointer(rebasing: bytes.suffix(authenticationByteCount)))
+        }
+        guard isSame else { throw .damaged("the configuration does not authenticate") }
+    }
+
+    private static func authentication(of body: [UInt8], _ rootKey: SecretKey) throws(KeyringError) -> [UInt8] {
+        let key = try rootKey.derived("letterlock configuration 1")
+        return [UInt8](unsafeUninitializedCapacity: authenticationByteCount) { buffer, count in
+            key.withKey { key in
+                body.withUnsafeBytes { body in
+                    KeyedHash.hash(
+                        UnsafeRawBufferPointer(start: nil, count: 0), body, key: key,
+                        into: UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(buffer)[0..<32]))
+                }
+            }
+            count = authenticationByteCount
+        }
+    }
+}
+
+/// What can be told of a keyring without any key. Not authenticated.
+public struct KeyringSummary: Sendable {
+    public let storeID: StoreID
+    public let name: String
+    public let created: Timestamp
+    public let keyServices: [String]
+
+    public init(configuration bytes: UnsafeRawBufferPointer) throws(KeyringError) {
+        let configuration = try Configuration(bytes)
+        storeID = configuration.storeID
+        name = configuration.name
+        created = configuration.created
+        keyServices = configuration.slots.map(\.kind.name)
+    }
+}
+
+extension SecretKey {
+    /// A key for one purpose.
+    func derived(_ label: StaticString) throws(KeyringError) -> SecretKey {
+        do {
+            return try withKey { (key: borrowing BorrowedKey) throws(SodiumError) -> SecretKey in
+                try Derivation.derive(label, context: UnsafeRawBufferPointer(start: nil, count: 0), from: key)
+            }
+        } catch { throw .cannotLock }
+    }
+}

@@ -1,0 +1,221 @@
+public import Sodium
+internal import Synchronization
+
+/// A keyring that is open: its KEK versions, and what may be done with each.
+///
+/// Thread-safe. A change is made in two steps, so that it can be stored before it takes effect.
+public final class UnlockedKeyring: Sendable {
+    public let storeID: StoreID
+    public let name: String
+    public let created: Timestamp
+    /// The names of the services that open it, a slot each.
+    public let keyServices: [String]
+    /// The record to store; plaintext without secrets, authenticated.
+    public let configurationBytes: [UInt8]
+
+    let coding: LifecycleCoding
+    private let rootKey: SecretKey
+    private let seal: LifecycleSeal
+    private let current: Mutex<KeyState>
+    private let everythingIsReadable: Atomic<Bool>
+
+    private init(
+        _ configuration: Configuration, _ bytes: [UInt8], _ rootKey: SecretKey,
+        _ state: (SecretKey, LifecycleCoding) throws(KeyringError) -> KeyState
+    ) throws(KeyringError) {
+        storeID = configuration.storeID
+        name = configuration.name
+        created = configuration.created
+        keyServices = configuration.slots.map(\.kind.name)
+        configurationBytes = bytes
+        self.rootKey = rootKey
+        coding = LifecycleCoding(storeID: configuration.storeID, key: try rootKey.derived("letterlock keks 1"))
+        seal = LifecycleSeal(storeID: configuration.storeID, key: try rootKey.derived("letterlock lifecycle 1"))
+        let state = try state(rootKey, coding)
+        everythingIsReadable = Atomic(state.lifecycle.isEverythingReadable)
+        current = Mutex(state)
+    }
+
+    /// A new keyring: a root key sealed by `service`, KEK version 1.
+    public static func create(name: String, service: any KeyService, now: Timestamp) throws(KeyringError)
+        -> UnlockedKeyring
+    {
+        guard name.utf8.count <= Configuration.nameLimit else { throw .damaged("the name is too long") }
+        let storeID = StoreID.random()
+        let rootKey = try random()
+        let slot = try service.seal(rootKey, for: storeID)
+        let configuration = Configuration(storeID: storeID, name: name, created: now, slots: [slot])
+        let kek = try random()
+        return try UnlockedKeyring(configuration, configuration.encoded(authenticatedBy: rootKey), rootKey) { _, _ in
+            KeyState(lifecycle: KeyLifecycle(now: now), keys: [.first: kek])
+        }
+    }
+
+    /// Opens a keyring from its two records.
+    ///
+    /// - Throws: `.wrongSecret` if no slot of the service's kind opens.
+    public static func unlock(
+        configuration bytes: UnsafeRawBufferPointer, lifecycle: UnsafeRawBufferPointer, with service: any KeyService
+    ) throws(KeyringError) -> UnlockedKeyring {
+        let configuration = try Configuration(bytes)
+        let rootKey = try unseal(configuration, with: service)
+        try Configuration.authenticate(bytes, rootKey)
+        return try UnlockedKeyring(configuration, [UInt8](bytes), rootKey) { rootKey, coding throws(KeyringError) in
+            let seal = LifecycleSeal(
+                storeID: configuration.storeID, key: try rootKey.derived("letterlock lifecycle 1"))
+            let (lifecycle, keys) = try seal.open(lifecycle, coding)
+            return KeyState(lifecycle: lifecycle, keys: keys)
+        }
+    }
+
+    private static func unseal(_ configuration: Configuration, with service: any KeyService) throws(KeyringError)
+        -> SecretKey
+    {
+        let slots = configuration.slots.filter { $0.kind == service.kind }
+        guard !slots.isEmpty else { throw .noMatchingSlot(kinds: configuration.slots.map(\.kind.name)) }
+        for slot in slots {
+            do { return try service.unseal(slot, for: configuration.storeID) } catch {
+                guard error == .wrongSecret else { throw error }
+            }
+        }
+        throw .wrongSecret
+    }
+
+    static func random() throws(KeyringError) -> SecretKey {
+        do { return try SecretKey.random() } catch { throw .cannotLock }
+    }
+
+    // MARK: State
+
+    public var lifecycle: KeyLifecycle { current.withLock { $0.lifecycle } }
+
+    /// True if no version refuses to unwrap: one atomic load, for the way of every read.
+    public var isEverythingReadable: Bool { everythingIsReadable.load(ordering: .acquiring) }
+
+    /// The lifecycle's record as it is now, to store; sealed.
+    public func lifecycleBytes() -> [UInt8] {
+        let state = current.withLock { $0 }
+        return seal.seal(coding.encode(state.lifecycle, state.keys))
+    }
+
+    /// A change of the lifecycle, with the keys that it makes and ends. Nothing takes effect before `commit`.
+    public func prepare(_ change: (inout KeyLifecycle) throws(LifecycleError) -> Void) throws(KeyringError)
+        -> PreparedLifecycle
+    {
+        var state = current.withLock { $0 }
+        do { try change(&state.lifecycle) } catch { throw .lifecycle(error) }
+        var ended: [SecretKey] = []
+        for record in state.lifecycle.versions {
+            if record.state == .destroyed {
+                if let key = state.keys.removeValue(forKey: record.version) { ended.append(key) }
+            } else if state.keys[record.version] == nil {
+                state.keys[record.version] = try Self.random()
+            }
+        }
+        return PreparedLifecycle(
+            state: state, ended: ended, lifecycleBytes: seal.seal(coding.encode(state.lifecycle, state.keys)))
+    }
+
+    /// Makes a prepared change the current one.
+    public func commit(_ prepared: PreparedLifecycle) {
+        current.withLock { $0 = prepared.state }
+        everythingIsReadable.store(prepared.state.lifecycle.isEverythingReadable, ordering: .releasing)
+        for key in prepared.ended { key.wipe() }
+    }
+
+    /// A subkey of the root key, for one purpose of the tree's.
+    public func deriveKey(_ label: StaticString) throws(KeyringError) -> SecretKey { try rootKey.derived(label) }
+
+    /// The primary version and its key.
+    func primaryKey() throws(KeyringError) -> (KEKVersion, SecretKey) {
+        let (version, key) = current.withLock { ($0.lifecycle.primary, $0.keys[$0.lifecycle.primary]) }
+        guard let key else { throw .noSuchVersion }
+        return (version, key)
+    }
+
+    /// The key of a version that may unwrap.
+    func key(_ version: KEKVersion, forReencryption: Bool) throws(KeyringError) -> SecretKey {
+        let (refusal, key) = current.withLock { state in
+            (state.lifecycle.refusal(of: version, forReencryption: forReencryption), state.keys[version])
+        }
+        if let refusal { throw refusal }
+        guard let key else { throw .noSuchVersion }
+        return key
+    }
+
+    /// Whether a version may unwrap for a reader.
+    ///
+    /// - Throws: `.noSuchVersion`, `.revoked`, `.destroyed` or `.expired`.
+    public func check(_ version: KEKVersion) throws(KeyringError) {
+        if let refusal = current.withLock({ $0.lifecycle.refusal(of: version) }) { throw refusal }
+    }
+}
+
+/// The states of all versions and their keys.
+struct KeyState: Sendable {
+    var lifecycle: KeyLifecycle
+    var keys: [KEKVersion: SecretKey]
+}
+
+/// A change that is made and has not taken effect.
+public final class PreparedLifecycle: Sendable {
+    let state: KeyState
+    let ended: [SecretKey]
+    /// The record to store before `commit`.
+    public let lifecycleBytes: [UInt8]
+
+    init(state: KeyState, ended: [SecretKey], lifecycleBytes: [UInt8]) {
+        self.state = state
+        self.ended = ended
+        self.lifecycleBytes = lifecycleBytes
+    }
+}
+
+/// The lifecycle's record: `tag 16 | nonce 24 | ciphertext`.
+struct LifecycleSeal: Sendable {
+    let storeID: StoreID
+    let key: SecretKey
+    private static let overhead = Seal.tagByteCount + Seal.nonceByteCount
+
+    func seal(_ plaintext: [UInt8]) -> [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: Self.overhead + plaintext.count) { buffer, count in
+            let value = UnsafeMutableRawBufferPointer(buffer)
+            let nonce = UnsafeMutableRawBufferPointer(rebasing: value[16..<40])
+            Randomness.nonce(into: nonce)
+            plaintext.withUnsafeBytes { plaintext in
+                withBinding { data in
+                    key.withKey { key in
+                        Seal.seal(
+                            plaintext,
+                            into: UnsafeMutableRawBufferPointer(rebasing: value[40..<40 + plaintext.count]),
+                            tag: UnsafeMutableRawBufferPointer(rebasing: value[0..<16]),
+                            nonce: UnsafeRawBufferPointer(nonce), associatedData: data, key: key)
+                    }
+                }
+            }
+            count = Self.overhead + plaintext.count
+        }
+    }
+
+    func open(_ value: UnsafeRawBufferPointer, _ coding: LifecycleCoding) throws(KeyringError)
+        -> (KeyLifecycle, [KEKVersion: SecretKey])
+    {
+        guard value.count >= Self.overhead else { throw .damaged("the key lifecycle is too short") }
+        let plaintext = ScratchBuffer(byteCount: value.count - Self.overhead)
+        let isOpen = withBinding { data in
+            key.withKey { key in
+                Seal.open(
+                    UnsafeRawBufferPointer(rebasing: value[40...]),
+                    tag: UnsafeRawBufferPointer(rebasing: value[0..<16]),
+                    nonce: UnsafeRawBufferPointer(rebasing: value[16..<40]), associatedData: data,
+                    into: plaintext.bytes, key: key)
+            }
+        }
+        guard isOpen else { throw .damaged("the key lifecycle does not authenticate") }
+        return try coding.decode(UnsafeRawBufferPointer(plaintext.bytes))
+    }
+
+    private func withBinding<R>(_ body: (UnsafeRawBufferPointer) -> R) -> R {
+        storeID.withUnsafeBytes { withAssociatedData("letterlock lifecycle 1", [$0], body) }
+    }
+}
