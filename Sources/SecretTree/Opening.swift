@@ -1,0 +1,181 @@
+public import Keyring
+internal import Sodium
+public import Storage
+
+/// Why a tree cannot be opened.
+public enum TreeOpeningError: Error, Sendable {
+    /// The store holds no keyring.
+    case notAKeyring
+    /// The store is older than it was seen to be: a backup or a copy was put in its place.
+    case rolledBack(epoch: UInt64, seen: UInt64)
+    /// What is wrong cannot be told apart from what is right, or is the keys' own record.
+    case tampered([Problem])
+    case key(KeyringError)
+    case storage(StorageError)
+}
+
+extension SecretTree {
+    /// The plaintext configuration, which unlocking begins with; nil if the store holds none.
+    public static func configuration(of store: any RecordStore) throws(StorageError) -> [UInt8]? {
+        try store.read(RecordKey(.configuration)) { $0.map { [UInt8]($0) } }
+    }
+
+    /// The sealed key lifecycle; nil if the store holds none.
+    public static func lifecycle(of store: any RecordStore) throws(StorageError) -> [UInt8]? {
+        try store.read(RecordKey(.lifecycle)) { $0.map { [UInt8]($0) } }
+    }
+
+    /// Makes an empty tree in an empty store: a root directory, 0700 and its owner's.
+    public static func create(
+        in store: any RecordStore, keyring: UnlockedKeyring, uid: UInt32, gid: UInt32, now: Timestamp
+    ) throws(TreeOpeningError) {
+        do {
+            let value = try withScratchKey { (key: UnsafeMutableRawBufferPointer) throws(KeyringError) -> [UInt8] in
+                Randomness.fill(key)
+                return try wrapTreeKey(key.readOnly, keyring, now: now)
+            }
+            let tree = SecretTree(
+                store: store, keyring: keyring, seals: try TreeSeals(value, keyring),
+                state: TreeState(root: Root(), localizer: Localizer()), isReadOnly: false)
+            do {
+                try tree.perform(now: now) { (transaction: inout Transaction) throws(TreeError) in
+                    transaction.put(RecordKey(.configuration), keyring.configurationBytes)
+                    transaction.put(RecordKey(.lifecycle), keyring.lifecycleBytes())
+                    transaction.put(RecordKey(.treeKey), value)
+                    transaction.set(.root(uid: uid, gid: gid, now: now))
+                }
+                tree.foldWithLocalizer()
+                try tree.close()
+            } catch { throw TreeOpeningError(error) }
+        } catch let error as KeyringError {
+            throw .key(error)
+        } catch let error as TreeOpeningError {
+            throw error
+        } catch {
+            throw .notAKeyring
+        }
+    }
+
+    /// Opens a tree, and finds out whether the store is the one that was left: its sum over all records, its epoch.
+    ///
+    /// Records that were tampered with are named in `problems` and refused one by one; the others can be used.
+    ///
+    /// - Parameter seenEpoch: The epoch remembered outside the store; nil to accept any.
+    public static func open(
+        _ store: any RecordStore, keyring: UnlockedKeyring, readOnly: Bool, seenEpoch: UInt64?, now: Timestamp
+    ) throws(TreeOpeningError) -> SecretTree {
+        let treeKey: [UInt8]?
+        do { treeKey = try store.read(RecordKey(.treeKey)) { $0.map { [UInt8]($0) } } } catch { throw .storage(error) }
+        guard let treeKey else { throw .tampered([Problem(node: nil, description: "the tree key is missing")]) }
+        let seals: TreeSeals
+        do { seals = try TreeSeals(treeKey, keyring) } catch {
+            if case .doesNotAuthenticate = error {
+                throw .tampered([Problem(node: nil, description: "the tree key does not authenticate")])
+            }
+            throw .key(error)
+        }
+        let root = try readRoot(of: store, seals)
+        if let seenEpoch, root.epoch < seenEpoch { throw .rolledBack(epoch: root.epoch, seen: seenEpoch) }
+        let inspection = try Inspection(of: store, seals, root)
+        let tree = SecretTree(
+            store: store, keyring: keyring, seals: seals, state: inspection.state, isReadOnly: readOnly)
+        for problem in inspection.problems { tree.report(problem) }
+        if !readOnly { try tree.takeUp(inspection.blocks, now: now) }
+        return tree
+    }
+
+    private static func readRoot(of store: any RecordStore, _ seals: TreeSeals) throws(TreeOpeningError) -> Root {
+        let record = RecordKey(.root)
+        enum Found {
+            case absent, damaged
+            case opened(Root)
+        }
+        let found: Found
+        do {
+            found = try store.read(record) { value in
+                guard let value else { return .absent }
+                return seals.root.open(record, value) { Root($0) }.map { .opened($0) } ?? .damaged
+            }
+        } catch { throw .storage(error) }
+        switch found {
+        case .opened(let root): return root
+        case .absent: throw .tampered([Problem(node: nil, description: "the root record is missing")])
+        case .damaged: throw .tampered([Problem(node: nil, description: "the root record does not authenticate")])
+        }
+    }
+
+    /// Makes a tree that was found sound ready for changes.
+    private func takeUp(_ blocks: [UInt64], now: Timestamp) throws(TreeOpeningError) {
+        store.markBlocksUsed(blocks)
+        store.finishMarking()
+        foldWithLocalizer()
+        store.startFolding()
+        do {
+            for id in state.orphans { try reap(id, now: now) }
+            collectGarbage(now: now)
+            try wrapTreeKey(now: now)
+        } catch {
+            // A full disk must not keep anyone from their secrets: what is left over is taken next time.
+            guard case .full = error else { throw TreeOpeningError(error) }
+        }
+    }
+
+    /// The localizer's record, as it stands now. Called by the store when it begins a fold.
+    private func localizerRecord() -> [(RecordKey, [UInt8])] {
+        let record = RecordKey(.localizer)
+        return [(record, seals.root.sealed(record, byteCount: Localizer.byteCount) { state.localizer.put(into: $0) })]
+    }
+
+    private func foldWithLocalizer() {
+        store.setFoldHooks { [weak self] in self?.localizerRecord() ?? [] }
+    }
+}
+
+extension TreeSeals {
+    /// Derives every key of the tree; the tree key itself is not kept.
+    init(_ treeKey: [UInt8], _ keyring: UnlockedKeyring) throws(KeyringError) {
+        let store = keyring.storeID
+        let root = try keyring.deriveKey(Labels.root)
+        let freshness = try keyring.deriveKey(Labels.freshness)
+        let (records, names) = try withScratchKey {
+            (key: UnsafeMutableRawBufferPointer) throws(KeyringError) -> (SecretKey, SecretKey) in
+            try SecretTree.unwrapTreeKey(treeKey, keyring, into: key)
+            let none = UnsafeRawBufferPointer(start: nil, count: 0)
+            do {
+                return (
+                    try Derivation.derive(Labels.record, context: none, from: BorrowedKey(key.readOnly)),
+                    try Derivation.derive(Labels.names, context: none, from: BorrowedKey(key.readOnly))
+                )
+            } catch { throw .cannotLock }
+        }
+        self.records = RecordSeal(Labels.record, key: records, store: store)
+        self.root = RecordSeal(Labels.root, key: root, store: store)
+        self.freshness = FreshnessHash(key: freshness)
+        self.names = names
+        self.store = store
+    }
+}
+
+extension NodeRecord {
+    static func root(uid: UInt32, gid: UInt32, now: Timestamp) -> NodeRecord {
+        NodeRecord(
+            NodeAttributes(
+                id: .root, type: .directory, permissions: 0o700, uid: uid, gid: gid, linkCount: 2, size: 0,
+                storedByteCount: 0, device: 0, accessTime: now, modificationTime: now, statusChangeTime: now,
+                birthTime: now, valueChanged: now, needsRegeneration: false, content: 0, parent: .root))
+    }
+}
+
+extension TreeOpeningError {
+    init(_ error: TreeError) {
+        switch error {
+        case .key(let error): self = .key(error)
+        case .full: self = .storage(.full)
+        case .readOnly: self = .storage(.readOnly)
+        case .tampered(let id):
+            self = .tampered([Problem(node: id, description: "inode \(id.rawValue) does not authenticate")])
+        case .storage(let description): self = .storage(.io(5, description))
+        default: self = .notAKeyring
+        }
+    }
+}

@@ -1,0 +1,126 @@
+public import Keyring
+internal import Sodium
+internal import Storage
+internal import Synchronization
+
+/// A keyring's secrets as a tree of nodes over a store of sealed records.
+///
+/// Every call is one walk: take the lock, open the records it needs, and for a change stage what shall be written
+/// and commit it as one transaction together with the new root. What returned is safe from the death of the
+/// process; `sync` makes it safe from the loss of power.
+///
+/// Lock order: `lock`, then the store's own, then the small mutexes of `cache`, `holds` and `problemList`.
+public final class SecretTree: Sendable {
+    /// The unlocked keys that open this tree.
+    public let keyring: UnlockedKeyring
+    /// True if nothing may be changed.
+    public let isReadOnly: Bool
+
+    let store: any RecordStore
+    let lock = TreeLock()
+    let seals: TreeSeals
+    let state: TreeState
+    let cache = NodeCache()
+    let holds = Mutex<[NodeID: Int]>([:])
+    let problemList = Mutex<[Problem]>([])
+    /// Held by the one who collects garbage.
+    let collecting = Mutex<Void>(())
+    private let synced = Mutex<UInt64>(0)
+
+    init(store: any RecordStore, keyring: UnlockedKeyring, seals: TreeSeals, state: TreeState, isReadOnly: Bool) {
+        self.store = store
+        self.keyring = keyring
+        self.seals = seals
+        self.state = state
+        self.isReadOnly = isReadOnly
+    }
+
+    /// The number of transactions this store has seen; to be remembered outside it.
+    public var epoch: UInt64 { lock.reading { state.root.epoch } }
+
+    /// The last epoch that `sync` has made safe from power loss: what may be remembered outside the store. 0 before
+    /// the first.
+    public var durableEpoch: UInt64 { synced.withLock { $0 } }
+
+    /// Regular files with a name.
+    public var fileCount: Int { lock.reading { Int(clamping: state.root.fileCount) } }
+
+    /// What was found damaged since the tree was opened, at most `problemLimit` of it.
+    public var problems: [Problem] { problemList.withLock { $0 } }
+
+    static let problemLimit = 256
+
+    /// Remembers a damaged thing for `status`.
+    public func report(_ problem: Problem) {
+        problemList.withLock { list in
+            if list.count < Self.problemLimit, !list.contains(problem) { list.append(problem) }
+        }
+    }
+
+    /// On return everything done before survives the loss of power.
+    public func sync() throws(TreeError) {
+        guard !isReadOnly else { return }
+        let reached = epoch
+        do { try store.sync() } catch { throw TreeError(error) }
+        synced.withLock { $0 = max($0, reached) }
+    }
+
+    /// Folds and closes the store. The tree cannot be used afterwards.
+    public func close() throws(TreeError) {
+        do { try store.close() } catch { throw TreeError(error) }
+    }
+}
+
+/// The keys that seal a tree's records, each derived for one purpose.
+struct TreeSeals: Sendable {
+    /// Nodes, entries, attributes, targets, maps.
+    let records: RecordSeal
+    /// The root and the localizer: under the keyring's root key, so that they are checked first.
+    let root: RecordSeal
+    let freshness: FreshnessHash
+    /// Hashes names to entry keys.
+    let names: SecretKey
+    let store: StoreID
+}
+
+/// What changes with transactions. Guarded by the tree's lock.
+final class TreeState: @unchecked Sendable {
+    // Written under the tree's write lock alone, read under either; `localizer` is written inside the store's
+    // commit besides, so that a fold finds it in step with the records.
+    var root: Root
+    var localizer: Localizer
+    /// Records that are not what the root says: their key, and the element that the root's sum holds for it.
+    var suspects: [RecordKey: HashSum?] = [:]
+    /// How many contents each KEK version guards.
+    var versionCounts: [KEKVersion: Int] = [:]
+    /// Nodes without a name that are still held open, and replacements that are being gathered.
+    var orphans: Set<NodeID> = []
+    /// Contents whose maps are still to be collected.
+    var garbage: Set<UInt64> = []
+
+    init(root: Root, localizer: Localizer) {
+        self.root = root
+        self.localizer = localizer
+    }
+}
+
+/// Nodes that were opened lately. Holds attributes, never names, targets or contents.
+final class NodeCache: Sendable {
+    private static let capacity = 4096
+    private let nodes = Mutex<[NodeID: NodeRecord]>([:])
+
+    subscript(id: NodeID) -> NodeRecord? {
+        get { nodes.withLock { $0[id] } }
+        set {
+            nodes.withLock { nodes in
+                if nodes.count >= Self.capacity, nodes[id] == nil {
+                    // Any few will do: what is used comes back at the price of one read.
+                    for victim in nodes.keys.prefix(Self.capacity / 8) { nodes[victim] = nil }
+                }
+                nodes[id] = newValue
+            }
+        }
+    }
+
+    func removeAll() { nodes.withLock { $0.removeAll() } }
+}

@@ -1,0 +1,196 @@
+internal import Keyring
+internal import Sodium
+internal import Storage
+
+/// What one change is going to write. Nothing of it is seen by anyone before it is committed.
+struct Transaction: RecordSource {
+    let tree: SecretTree
+    let now: Timestamp
+    var root: Root
+    private(set) var nodes: [NodeID: NodeRecord?] = [:]
+    private(set) var staged: [RecordKey: [UInt8]?] = [:]
+    var allocatedBlocks: [UInt64] = []
+    var releasedBlocks: [UInt64] = []
+    var versionChanges: [KEKVersion: Int] = [:]
+    var newOrphans: [NodeID] = []
+    var endedOrphans: [NodeID] = []
+    var newGarbage: [UInt64] = []
+    var endedGarbage: [UInt64] = []
+    /// A change of the keys, which takes effect when its record is committed.
+    var prepared: PreparedLifecycle?
+    /// A change that gives space back may use the store's reserve.
+    var freesSpace = false
+
+    init(tree: SecretTree, now: Timestamp) {
+        self.tree = tree
+        self.now = now
+        root = tree.state.root
+    }
+
+    // MARK: Nodes
+
+    func node(_ id: NodeID) throws(TreeError) -> NodeRecord {
+        if let pending = nodes[id] {
+            guard let pending else { throw .notFound }
+            return pending
+        }
+        return try tree.node(id)
+    }
+
+    func directory(_ id: NodeID) throws(TreeError) -> NodeRecord {
+        let node = try node(id)
+        guard node.attributes.type == .directory else { throw .notADirectory }
+        return node
+    }
+
+    func file(_ id: NodeID) throws(TreeError) -> NodeRecord {
+        let node = try node(id)
+        switch node.attributes.type {
+        case .file: return node
+        case .directory: throw .isADirectory
+        default: throw .invalid
+        }
+    }
+
+    mutating func set(_ node: NodeRecord) { nodes[node.attributes.id] = .some(node) }
+
+    mutating func remove(_ id: NodeID) {
+        nodes.updateValue(nil, forKey: id)
+        delete(RecordKey(.node, id.rawValue))
+    }
+
+    /// A number for a new node.
+    mutating func newNodeID() -> NodeID {
+        defer { root.nextNode += 1 }
+        return NodeID(rawValue: root.nextNode)
+    }
+
+    mutating func newContentID() -> UInt64 {
+        defer { root.nextContent += 1 }
+        return root.nextContent
+    }
+
+    // MARK: Records
+
+    mutating func put(_ record: RecordKey, _ value: [UInt8]) { staged.updateValue(value, forKey: record) }
+    mutating func delete(_ record: RecordKey) { staged.updateValue(nil, forKey: record) }
+
+    /// A sealed record as this transaction will leave it.
+    func open<R>(
+        _ record: RecordKey, of owner: NodeID, _ body: (UnsafeRawBufferPointer) -> R?
+    ) throws(TreeError) -> R? {
+        guard let pending = staged[record] else { return try tree.open(record, of: owner, body) }
+        guard let value = pending else { return nil }
+        return value.withUnsafeBytes { tree.seals.records.open(record, $0, body) }
+    }
+
+    /// A record's bytes as this transaction will leave them.
+    func read<R>(_ record: RecordKey, _ body: (UnsafeRawBufferPointer?) -> R) throws(TreeError) -> R {
+        guard let pending = staged[record] else { return try tree.read(record, body) }
+        guard let value = pending else { return body(nil) }
+        return value.withUnsafeBytes { body($0) }
+    }
+
+    mutating func seal(
+        _ record: RecordKey, byteCount: Int, _ fill: (UnsafeMutableRawBufferPointer) -> Void
+    ) {
+        put(record, tree.seals.records.sealed(record, byteCount: byteCount, fill))
+    }
+
+    mutating func sealNodes() {
+        for case (let id, .some(let node)) in nodes {
+            seal(RecordKey(.node, id.rawValue), byteCount: NodeRecord.byteCount) { node.put(into: $0) }
+        }
+    }
+}
+
+extension SecretTree {
+    /// Runs one change as a transaction, and gives back the space of what it dropped. On a full disk the space of
+    /// what was dropped before is made durable, and so free, first.
+    func change<R>(now: Timestamp, _ body: (inout Transaction) throws(TreeError) -> R) throws(TreeError) -> R {
+        let result: R
+        do { result = try perform(now: now, body) } catch .full {
+            collectGarbage(now: now)
+            try sync()
+            result = try perform(now: now, body)
+        }
+        collectGarbage(now: now)
+        return result
+    }
+
+    /// Runs one change as a transaction: all of it happens, or nothing does.
+    func perform<R>(now: Timestamp, _ body: (inout Transaction) throws(TreeError) -> R) throws(TreeError) -> R {
+        guard !isReadOnly else { throw .readOnly }
+        return try lock.writing { () throws(TreeError) -> R in
+            var transaction = Transaction(tree: self, now: now)
+            do throws(TreeError) {
+                let result = try body(&transaction)
+                try commit(&transaction)
+                return result
+            } catch {
+                if !transaction.allocatedBlocks.isEmpty { store.releaseBlocks(transaction.allocatedBlocks) }
+                throw error
+            }
+        }
+    }
+
+    private func commit(_ transaction: inout Transaction) throws(TreeError) {
+        transaction.sealNodes()
+        guard !transaction.staged.isEmpty else { return }
+        var root = transaction.root
+        root.epoch += 1
+        var batch = RecordBatch()
+        batch.freesSpace = transaction.freesSpace
+        var elements: [(record: RecordKey, old: HashSum?, new: HashSum?)] = []
+        elements.reserveCapacity(transaction.staged.count)
+        for (record, value) in transaction.staged {
+            let old = try countedElement(of: record)
+            let new = value.map { value in value.withUnsafeBytes { seals.freshness.element(record, value: $0) } }
+            if let value { batch.put(record, value) } else { batch.delete(record) }
+            if let old {
+                root.sum -= old
+                root.recordCount -= 1
+            }
+            if let new {
+                root.sum += new
+                root.recordCount += 1
+            }
+            elements.append((record, old, new))
+        }
+        let rootKey = RecordKey(.root)
+        batch.put(rootKey, seals.root.sealed(rootKey, byteCount: Root.byteCount) { root.put(into: $0) })
+        do {
+            try store.commit(batch) {
+                for (record, old, new) in elements {
+                    if let old { self.state.localizer.drop(record, old) }
+                    if let new { self.state.localizer.add(record, new) }
+                }
+            }
+        } catch {
+            throw TreeError(error)
+        }
+        finish(transaction, root)
+    }
+
+    /// Takes over in memory what is committed.
+    private func finish(_ transaction: Transaction, _ root: Root) {
+        state.root = root
+        if let prepared = transaction.prepared { keyring.commit(prepared) }
+        if !state.suspects.isEmpty {
+            for record in transaction.staged.keys { state.suspects[record] = nil }
+        }
+        for (id, node) in transaction.nodes { cache[id] = node }
+        for (version, change) in transaction.versionChanges { state.versionCounts[version, default: 0] += change }
+        state.orphans.formUnion(transaction.newOrphans)
+        state.orphans.subtract(transaction.endedOrphans)
+        state.garbage.formUnion(transaction.newGarbage)
+        state.garbage.subtract(transaction.endedGarbage)
+        if !transaction.releasedBlocks.isEmpty { store.releaseBlocks(transaction.releasedBlocks) }
+    }
+
+    /// The element that the root's sum holds for a record now: for a suspect that of the record as it should be.
+    private func countedElement(of record: RecordKey) throws(TreeError) -> HashSum? {
+        if !state.suspects.isEmpty, let expected = state.suspects[record] { return expected }
+        return try read(record) { value in value.map { seals.freshness.element(record, value: $0) } }
+    }
+}
