@@ -1,0 +1,91 @@
+import ArgumentParser
+import Glibc
+import Keyring
+import SecretTree
+import Storage
+
+struct Init: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Make a keyring in a directory that is new or empty.")
+
+    @Argument(help: "The directory of the keyring.", completion: .directory)
+    var store: String
+
+    @Option(help: "What it is called; by default as its directory.")
+    var name: String?
+
+    @OptionGroup var keys: KeyOptions
+
+    func run() throws {
+        let source = try keys.source()
+        let name = try Self.checked(self.name ?? Self.defaultName(store))
+        let isNew = try Self.prepare(store)
+        do {
+            // The key is asked for when everything else is in order.
+            let service = try source.service(makesKeyring: true)
+            try Self.make(store, name, service)
+        } catch {
+            Self.clear(store, removesDirectory: isNew)
+            throw error
+        }
+        Output.line("keyring '\(Output.printable(name))' is made in \(store), KEK version 1 is its primary")
+    }
+
+    private static func make(_ path: String, _ name: String, _ service: any KeyService) throws {
+        let now = Timestamp.now()
+        let keyring = try UnlockedKeyring.create(name: name, service: service, now: now)
+        let store = try JournaledStore.create(at: path)
+        do {
+            try SecretTree.create(in: store, keyring: keyring, uid: geteuid(), gid: getegid(), now: now)
+        } catch {
+            try? store.close()
+            throw error
+        }
+        try store.close()
+    }
+
+    private static func defaultName(_ path: String) -> String {
+        guard case .success(let directory) = Paths.resolved(path) else { return Paths.lastComponent(path) }
+        return Paths.lastComponent(directory)
+    }
+
+    /// The name is the source of the mount, in everybody's mount table.
+    private static func checked(_ name: String) throws(Failure) -> String {
+        let isPlain = name.unicodeScalars.allSatisfy { $0.value >= 0x20 && $0.value != 0x7F }
+        guard !name.isEmpty, name.utf8.count <= 255, isPlain else {
+            throw Failure(
+                "a keyring's name has 1 to 255 bytes and no control characters", hint: "give it with --name",
+                code: .usage)
+        }
+        return name
+    }
+
+    /// Makes the directory, or sees that it is empty. True if it is a new one.
+    private static func prepare(_ path: String) throws(Failure) -> Bool {
+        if mkdir(path, 0o700) == 0 { return true }
+        let number = errno
+        guard number == EEXIST else {
+            throw Failure(
+                "cannot make \(path)", errno: number,
+                hint: number == ENOENT ? "make its parent directory first" : nil)
+        }
+        guard let directory = opendir(path) else { throw Failure(path, errno: errno) }
+        defer { closedir(directory) }
+        var count = 0
+        while readdir(directory) != nil { count += 1 }
+        guard count <= 2 else {
+            throw Failure(
+                "\(path) is not empty", hint: "a keyring is made in a directory that is new or empty")
+        }
+        guard fchmod(dirfd(directory), 0o700) == 0 else { throw Failure(path, errno: errno) }
+        return false
+    }
+
+    /// Takes away what a failed making left: the directory was empty before.
+    private static func clear(_ path: String, removesDirectory: Bool) {
+        guard let directory = opendir(path) else { return }
+        while let entry = readdir(directory) { unlinkat(dirfd(directory), ProcessTable.name(of: entry), 0) }
+        closedir(directory)
+        if removesDirectory { rmdir(path) }
+    }
+}

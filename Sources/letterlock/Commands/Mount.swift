@@ -1,0 +1,53 @@
+import ArgumentParser
+
+struct Mount: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Mount a keyring; returns when the mount answers.",
+        discussion: """
+            Options for -o, separated by commas:
+              ro                     nothing can be changed
+              allow_other            others may enter, as far as modes let them (default for root)
+              uid=N, gid=N           show everything as owned by them
+              umask=NNN              narrow the modes of what is created
+              cache=kernel|none      keep what was read in the page cache (default), or never
+              key-service=SPEC, passphrase-file=FILE
+                                     as the options below
+              accept-rollback        take an older copy of the store than was seen before
+              allow-unlocked-memory  go on if keys cannot be locked into memory
+              nosuid, nodev, noexec, noatime, nofail, _netdev, x-…
+                                     as for any file system
+            """)
+
+    @Argument(help: "The directory of the keyring.", completion: .directory)
+    var store: String
+
+    @Argument(help: "Where its secrets shall be files.", completion: .directory)
+    var mountpoint: String
+
+    @Flag(name: .short, help: "Stay in the foreground; tells systemd when the mount answers.")
+    var foreground = false
+
+    @Option(
+        name: .customShort("o", allowingJoined: true), parsing: .singleValue,
+        help: ArgumentHelp("Mount options.", valueName: "options"))
+    var options: [String] = []
+
+    @OptionGroup var keys: KeyOptions
+
+    @Flag(help: "Take an older copy of the store than was seen before, as after a restore.")
+    var acceptRollback = false
+
+    @Option(help: .hidden)
+    var readyFd: Int32?
+
+    func run() throws {
+        var request = MountRequest(store: store, mountpoint: mountpoint)
+        request.options = try MountOptions(parsing: options)
+        if acceptRollback { request.options.acceptsRollback = true }
+        request.keys = try keys.source()
+        if request.keys.allowsUnlockedMemory { request.options.allowsUnlockedMemory = true }
+        request.staysInForeground = foreground
+        request.ready = readyFd.map(ReadyPipe.init(descriptor:))
+        try request.run()
+    }
+}

@@ -1,0 +1,23 @@
+import ArgumentParser
+
+struct Rotate: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Make a new key-encryption key version and make it the primary.",
+        discussion: "No file is touched: what is written from now on is sealed under the new version.")
+
+    @Argument(help: "Where the keyring is mounted.", completion: .directory)
+    var mountpoint: String
+
+    @Option(help: ArgumentHelp("Rotate only if N is the latest version still.", valueName: "N"))
+    var ifLatest: UInt32?
+
+    // A rotation has ended when its command returns; the flag is there for those who give it to every job.
+    @Flag(help: .hidden)
+    var wait = false
+
+    func run() throws {
+        let control = try Control(at: mountpoint)
+        try control.write(ifLatest.map { "if-latest=\($0)" } ?? "1", to: "keys/rotate")
+        Output.line("KEK version \(try control.text("keys/primary")) is the primary")
+    }
+}

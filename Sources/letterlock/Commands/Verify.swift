@@ -1,0 +1,36 @@
+import ArgumentParser
+import SecretTree
+
+struct Verify: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Check every record of an unmounted store; exit 5 if anything is wrong.")
+
+    @Argument(help: "The directory of the keyring.", completion: .directory)
+    var store: String
+
+    @OptionGroup var keys: KeyOptions
+
+    @Flag(help: "Take an older copy of the store than was seen before, as after a restore.")
+    var acceptRollback = false
+
+    func run() throws {
+        let path = try StoreDescription.directory(store)
+        let open = try StoreOpening.open(
+            path, try keys.source(), readOnly: true, purpose: "verify", acceptsRollback: acceptRollback)
+        open.warnings.forEach(Output.warn)
+        let report = try open.tree.verify()
+        try? open.tree.close()
+        for problem in report.problems { Output.line(Output.printable(problem.description)) }
+        guard report.problems.isEmpty else {
+            let count = report.problems.count
+            throw Failure(
+                "\(store): \(count) \(count == 1 ? "thing is" : "things are") wrong",
+                hint: "the files named above cannot be trusted: restore them from a backup", code: .integrity)
+        }
+        if report.unreadableCount > 0 {
+            Output.warn(
+                "\(report.unreadableCount) files are under KEK versions that may not be used; not opened")
+        }
+        Output.line("\(store): \(report.recordCount) records verified, nothing is wrong")
+    }
+}

@@ -1,0 +1,129 @@
+/// The `-o` options of a mount, from the command line, from fstab, or as mount(8) hands them over.
+struct MountOptions: Equatable {
+    enum Cache: String { case none, kernel }
+
+    var isReadOnly = false
+    /// Nil: as the mount's owner would expect (others may enter what root mounts).
+    var allowOther: Bool?
+    var uid: UInt32?
+    var gid: UInt32?
+    /// Narrows what is created, octal.
+    var umask: UInt32?
+    var cache = Cache.kernel
+    var keyService: String?
+    var passphraseFile: String?
+    var acceptsRollback = false
+    var allowsUnlockedMemory = false
+    /// What the kernel itself is told, beyond `ro`: `nosuid`, `noexec`, …
+    var kernelOptions: [String] = []
+
+    init() {}
+
+    init(parsing texts: [String]) throws(Failure) {
+        for text in texts { for option in Self.split(text) { try take(option) } }
+    }
+
+    private mutating func take(_ option: String) throws(Failure) {
+        let parts = option.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+        let name = String(parts[0])
+        let value = parts.count > 1 ? String(parts[1]) : nil
+        switch (name, value) {
+        case ("ro", nil): isReadOnly = true
+        case ("rw", nil): isReadOnly = false
+        case ("allow_other", nil): allowOther = true
+        case ("noallow_other", nil): allowOther = false
+        case ("default_permissions", nil): break  // always so
+        case ("uid", let value?): uid = try Self.number(value, radix: 10, of: option)
+        case ("gid", let value?): gid = try Self.number(value, radix: 10, of: option)
+        case ("umask", let value?):
+            let mask = try Self.number(value, radix: 8, of: option)
+            guard mask <= 0o777 else { throw Self.wrong(option) }
+            umask = mask
+        case ("cache", let value?):
+            guard let cache = Cache(rawValue: value) else { throw Self.wrong(option) }
+            self.cache = cache
+        case ("key-service", let value?): keyService = value
+        case ("passphrase-file", let value?): passphraseFile = value
+        case ("accept-rollback", nil): acceptsRollback = true
+        case ("allow-unlocked-memory", nil): allowsUnlockedMemory = true
+        case ("fsname", _?), ("subtype", _?), ("comment", _?): break
+        case _ where Self.forTheKernel.contains(option): kernelOptions.append(option)
+        case _ where Self.forOthers.contains(option) || option.hasPrefix("x-") || option.hasPrefix("X-"):
+            break
+        default: throw Self.wrong(option)
+        }
+    }
+
+    private static let forTheKernel: Set = [
+        "nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "atime", "sync", "async", "dirsync",
+    ]
+
+    /// Options that mount(8), systemd or the boot act on, or that every file system takes without any effect.
+    private static let forOthers: Set = [
+        "defaults", "auto", "noauto", "user", "nouser", "users", "nousers", "owner", "group", "nofail",
+        "_netdev",
+        "_rnetdev", "relatime", "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime",
+        "nodiratime", "diratime", "nodirsync", "silent", "loud", "noiversion", "nomand",
+    ]
+
+    private static func wrong(_ option: String) -> Failure {
+        let name = option.split(separator: "=", maxSplits: 1).first.map(String.init) ?? option
+        let known = ["uid", "gid", "umask", "cache", "key-service", "passphrase-file"]
+        guard known.contains(name) else {
+            return Failure(
+                "unknown mount option '\(option)'", hint: "see 'letterlock mount --help' for the options",
+                code: .usage)
+        }
+        let hint =
+            switch name {
+            case "umask": "three octal digits, as in umask=027"
+            case "cache": "either cache=none or cache=kernel"
+            case "uid", "gid": "a number, as in \(name)=1000"
+            default: "\(name)=VALUE"
+            }
+        return Failure("mount option '\(option)' has no such value", hint: hint, code: .usage)
+    }
+
+    private static func number(_ text: String, radix: Int, of option: String) throws(Failure) -> UInt32 {
+        // 4294967295 is -1, which chown(2) takes for "leave alone".
+        guard text.first?.isNumber == true, let value = UInt32(text, radix: radix), value != .max else {
+            throw wrong(option)
+        }
+        return value
+    }
+
+    /// Splits at commas; `\,` is a comma inside an option, as libfuse has it.
+    static func split(_ text: String) -> [String] {
+        var options = [""]
+        var escaped = false
+        for character in text {
+            if escaped {
+                options[options.count - 1].append(character)
+                escaped = false
+            } else if character == "\\" {
+                escaped = true
+            } else if character == "," {
+                options.append("")
+            } else {
+                options[options.count - 1].append(character)
+            }
+        }
+        return options.filter { !$0.isEmpty }
+    }
+}
+
+extension MountOptions {
+    /// The options that the server's command line gets: what is told otherwise (the key) is left out.
+    var texts: [String] {
+        var texts = kernelOptions
+        if isReadOnly { texts.append("ro") }
+        if let allowOther { texts.append(allowOther ? "allow_other" : "noallow_other") }
+        if let uid { texts.append("uid=\(uid)") }
+        if let gid { texts.append("gid=\(gid)") }
+        if let umask { texts.append("umask=\(String(umask, radix: 8))") }
+        texts.append("cache=\(cache.rawValue)")
+        if acceptsRollback { texts.append("accept-rollback") }
+        if allowsUnlockedMemory { texts.append("allow-unlocked-memory") }
+        return texts
+    }
+}

@@ -1,0 +1,161 @@
+import Glibc
+import Storage
+
+/// A mount as it was asked for: checks what can be checked without the key, then serves it, here or in the background.
+struct MountRequest {
+    var store: String
+    var mountpoint: String
+    var options = MountOptions()
+    var keys = KeySource()
+    var staysInForeground = false
+    /// The pipe to the command that started this process as a server in the background.
+    var ready: ReadyPipe?
+    /// `mount -a` shall find a mounted keyring mounted.
+    var toleratesSameMount = false
+
+    init(store: String, mountpoint: String) {
+        self.store = store
+        self.mountpoint = mountpoint
+    }
+
+    func run() throws(Failure) {
+        if let ready {
+            do {
+                try serve()
+            } catch {
+                ready.fail(error)
+                throw error
+            }
+        } else {
+            try serve()
+        }
+    }
+
+    private func serve() throws(Failure) {
+        var request = self
+        request.keys.take(options)
+        request.store = try StoreDescription.directory(store)
+        request.mountpoint = try Self.mountDirectory(mountpoint)
+        try Self.checkFuse()
+        if request.isMountedAlready() { return }
+        try request.checkFree()
+        if staysInForeground {
+            try MountServer(request: request).run()
+        } else {
+            try request.startServer()
+        }
+    }
+
+    // MARK: - Before anything is opened
+
+    private static func mountDirectory(_ path: String) throws(Failure) -> String {
+        let directory: String
+        switch Paths.resolved(path) {
+        case .success(let path): directory = path
+        case .failure(let number) where number.value == ENOTCONN:
+            throw deadMount(path)
+        case .failure(let number) where number.value == ENOENT:
+            throw Failure("mount point \(path) does not exist", hint: "mkdir -p \(path)")
+        case .failure(let number): throw Failure("mount point \(path)", errno: number.value)
+        }
+        var attributes = stat()
+        guard stat(directory, &attributes) == 0 else { throw Failure("mount point \(path)", errno: errno) }
+        guard attributes.st_mode & S_IFMT == S_IFDIR else {
+            throw Failure("mount point \(path) is not a directory")
+        }
+        return directory
+    }
+
+    private static func deadMount(_ path: String) -> Failure {
+        Failure(
+            "\(path): the server of what is mounted here is gone",
+            hint: "run 'letterlock umount \(path)' first",
+            code: .busy)
+    }
+
+    private static func checkFuse() throws(Failure) {
+        let device = open("/dev/fuse", O_RDWR | O_CLOEXEC)
+        let number = errno
+        guard device < 0 else {
+            close(device)
+            return
+        }
+        switch number {
+        case ENOENT, ENODEV, ENXIO:
+            throw Failure(
+                "FUSE is missing: /dev/fuse: \(SystemError.text(number))",
+                hint:
+                    "load the kernel's module with 'modprobe fuse', and give a container the device /dev/fuse"
+            )
+        // fusermount3 opens it as who runs it.
+        case EACCES, EPERM:
+            throw Failure(
+                "/dev/fuse", errno: number,
+                hint: "mount as root, or let others use it, as most systems do: chmod 666 /dev/fuse")
+        default: return
+        }
+    }
+
+    /// True if this very store is mounted on this very place, and that is fine.
+    private func isMountedAlready() -> Bool {
+        guard toleratesSameMount, let holder = StoreHolder(of: store), holder.mountpoint == mountpoint else {
+            return false
+        }
+        return MountTable().entry(at: mountpoint)?.isLetterlock == true
+    }
+
+    private func checkFree() throws(Failure) {
+        if Paths.contains(store, mountpoint) {
+            throw Failure("the mount point \(mountpoint) lies in the store", hint: "mount it elsewhere")
+        }
+        if Paths.contains(mountpoint, store) {
+            throw Failure(
+                "a mount on \(mountpoint) would hide the store \(store)", hint: "mount it elsewhere")
+        }
+        if let holder = StoreHolder(of: store) {
+            throw Messages.failure(.busy(holder: holder.text), store: store)
+        }
+        if let entry = MountTable().entry(at: mountpoint), entry.isLetterlock {
+            var statistics = statvfs()
+            if statvfs(mountpoint, &statistics) != 0, errno == ENOTCONN { throw Self.deadMount(mountpoint) }
+            throw Failure(
+                "keyring '\(entry.source)' is mounted on \(mountpoint) already",
+                hint: "run 'letterlock umount \(mountpoint)' first", code: .busy)
+        }
+    }
+
+    // MARK: - In the background
+
+    private func startServer() throws(Failure) {
+        EpochMemory.pinDirectory()
+        let answer = try ServerProcess.pipe()
+        defer { close(answer.reading) }
+        // The passphrase is asked for here, where the terminal is, and goes through a pipe: its buffers are the
+        // kernel's and never reach swap.
+        let passphrase = try keys.passphrasePipe(for: store)
+        let process = try ServerProcess.start(
+            try serverArguments(readsPassphrase: passphrase != nil), ready: answer.writing,
+            passphrase: passphrase ?? -1)
+        close(answer.writing)
+        if let passphrase { close(passphrase) }
+        do {
+            try ReadyPipe.await(answer.reading)
+        } catch {
+            // The server ends by itself; its end is awaited so that the store is free when this command returns.
+            waitpid(process, nil, 0)
+            throw error
+        }
+        var statistics = statvfs()
+        guard statvfs(mountpoint, &statistics) == 0 else {
+            throw Failure("the mount on \(mountpoint) does not answer", errno: errno)
+        }
+    }
+
+    private func serverArguments(readsPassphrase: Bool) throws(Failure) -> [String] {
+        var arguments = ["mount", "-f", "--ready-fd", String(ServerProcess.readyDescriptor)]
+        arguments += ["--key-service", try keys.absoluteSpec()]
+        if readsPassphrase { arguments += ["--passphrase-fd", String(ServerProcess.passphraseDescriptor)] }
+        for option in options.texts { arguments += ["-o", option] }
+        return arguments + ["--", store, mountpoint]
+    }
+}

@@ -1,0 +1,104 @@
+import Glibc
+import Keyring
+import SecretTree
+import Storage
+
+/// Which process has a store open, by its lock file.
+struct StoreHolder {
+    /// `pid 12 mounted at /mnt/prod`
+    let text: String
+
+    init?(of path: String) {
+        guard let text = JournaledStore.holder(of: path) else { return nil }
+        self.text = text
+    }
+
+    private static let mark = " mounted at "
+
+    /// Where it is mounted; nil if it is open for something else.
+    var mountpoint: String? {
+        guard let place = text.firstRange(of: Self.mark) else { return nil }
+        return String(text[place.upperBound...])
+    }
+}
+
+/// What can be told of a store without its key.
+struct StoreDescription {
+    let path: String
+    let holder: StoreHolder?
+    /// Nil while another process has the store open.
+    private(set) var summary: KeyringSummary?
+
+    init(at place: String) throws(Failure) {
+        path = try Self.directory(place)
+        holder = StoreHolder(of: path)
+        guard holder == nil else { return }
+        let store: JournaledStore
+        do {
+            store = try JournaledStore.open(at: path, readOnly: true, purpose: "status")
+        } catch {
+            throw Messages.failure(error, store: path)
+        }
+        defer { try? store.close() }
+        do {
+            guard let configuration = try SecretTree.configuration(of: store) else {
+                throw TreeOpeningError.notAKeyring
+            }
+            summary = try configuration.withUnsafeBytes { bytes in
+                try KeyringSummary(configuration: bytes)
+            }
+        } catch {
+            throw Messages.failure(for: error)
+        }
+    }
+
+    /// The store's directory, resolved.
+    static func directory(_ path: String) throws(Failure) -> String {
+        switch Paths.resolved(path) {
+        case .success(let directory): return directory
+        case .failure(let number):
+            throw Failure(
+                path, errno: number.value,
+                hint: number.value == ENOENT ? "make a keyring with 'letterlock init \(path)'" : nil)
+        }
+    }
+
+    func checkTakesPassphrase() throws(Failure) {
+        guard let kinds = summary?.keyServices, !kinds.contains("passphrase") else { return }
+        throw Messages.failure(.noMatchingSlot(kinds: kinds))
+    }
+
+    private var state: String { holder == nil ? "locked" : "unlocked" }
+
+    var table: Table {
+        var table = Table()
+        if let summary {
+            table.add(["keyring", summary.name])
+            table.add(["store id", summary.storeID.description])
+        }
+        table.add(["state", holder.map { "held by \($0.text)" } ?? "not mounted"])
+        table.add(["store", path])
+        if let summary {
+            table.add(["created", summary.created.rfc3339])
+            table.add(["key services", summary.keyServices.joined(separator: ", ")])
+        }
+        return table
+    }
+
+    var json: String {
+        var members: [(String, String)] = []
+        if let summary {
+            members.append(("keyring", JSON.quoted(summary.name)))
+            members.append(("store_id", JSON.quoted(summary.storeID.description)))
+        }
+        members.append(("state", JSON.quoted(state)))
+        members.append(("store", JSON.quoted(path)))
+        if let holder { members.append(("holder", JSON.quoted(holder.text))) }
+        if let summary {
+            members.append(("created", JSON.quoted(summary.created.rfc3339)))
+            members.append(
+                ("key_services", "[" + summary.keyServices.map(JSON.quoted).joined(separator: ",") + "]"))
+        }
+        return "{" + members.map { "\(JSON.quoted($0.0)):\($0.1)" }.joined(separator: ",") + "}"
+    }
+}

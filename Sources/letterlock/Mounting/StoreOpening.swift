@@ -1,0 +1,94 @@
+import Glibc
+import Keyring
+import SecretTree
+import Storage
+
+/// A keyring that is open: its store, its keys, and its tree.
+struct OpenKeyring {
+    let store: JournaledStore
+    let keyring: UnlockedKeyring
+    let tree: SecretTree
+    let memory: EpochMemory
+    /// What its administrator should know although it opened.
+    var warnings: [String] = []
+}
+
+/// The way from a directory to an open keyring.
+enum StoreOpening {
+    /// Opens the store in the directory `path`.
+    ///
+    /// - Parameters:
+    ///   - purpose: What the lock file says of this process: `mounted at …`.
+    ///   - holdsSignals: From before the first thread on, SIGTERM and the like are kept for a `Caretaker`.
+    ///   - acceptsRollback: An older copy than was seen before is taken, with a warning.
+    static func open(
+        _ path: String, _ keys: KeySource, readOnly: Bool, purpose: String, acceptsRollback: Bool,
+        holdsSignals: Bool = false
+    ) throws(Failure) -> OpenKeyring {
+        let store: JournaledStore
+        do {
+            store = try JournaledStore.open(at: path, readOnly: readOnly, purpose: purpose)
+        } catch {
+            throw Messages.failure(error, store: path)
+        }
+        do {
+            return try open(store, keys, readOnly: readOnly, acceptsRollback, holdsSignals)
+        } catch {
+            try? store.close()
+            throw (error as? Failure) ?? Messages.failure(for: error)
+        }
+    }
+
+    private static func open(
+        _ store: JournaledStore, _ keys: KeySource, readOnly: Bool, _ acceptsRollback: Bool, _ holdsSignals: Bool
+    ) throws -> OpenKeyring {
+        guard let configuration = try SecretTree.configuration(of: store),
+            let lifecycle = try SecretTree.lifecycle(of: store)
+        else { throw TreeOpeningError.notAKeyring }
+        // At the prompt signals do what they always do.
+        let service = try keys.service()
+        if holdsSignals { Caretaker.holdSignals() }
+        let keyring = try configuration.withUnsafeBytes { configuration in
+            try lifecycle.withUnsafeBytes { lifecycle in
+                try UnlockedKeyring.unlock(configuration: configuration, lifecycle: lifecycle, with: service)
+            }
+        }
+        let memory = EpochMemory(store: keyring.storeID.description)
+        var warnings: [String] = []
+        let seen = try recall(memory, acceptsRollback, &warnings)
+        let tree = try SecretTree.open(
+            store, keyring: keyring, readOnly: readOnly, seenEpoch: acceptsRollback ? nil : seen, now: .now())
+        if let seen, tree.epoch < seen {
+            warnings.append(
+                "this copy of the store (epoch \(tree.epoch)) is older than was seen before (\(seen)); taken as asked"
+            )
+        }
+        if let first = tree.problems.first {
+            warnings.append(
+                "the store is damaged or was tampered with (\(first.description)); what is touched cannot be read"
+            )
+        }
+        return OpenKeyring(store: store, keyring: keyring, tree: tree, memory: memory, warnings: warnings)
+    }
+
+    private static func recall(_ memory: EpochMemory, _ acceptsRollback: Bool, _ warnings: inout [String])
+        throws(Failure) -> UInt64?
+    {
+        do {
+            return try memory.seen()
+        } catch {
+            switch error {
+            case .malformed(let path):
+                guard !acceptsRollback else { return nil }
+                throw Failure(
+                    "\(path) does not hold an epoch, so an older copy of the store would not be noticed",
+                    hint: "if the store is the right one, mount it once with --accept-rollback",
+                    code: .integrity)
+            case .unreadable(let path, let number), .unwritable(let path, let number):
+                warnings.append(
+                    "\(path): \(SystemError.text(number)); an older copy of the store would not be noticed")
+                return nil
+            }
+        }
+    }
+}

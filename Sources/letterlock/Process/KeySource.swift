@@ -1,0 +1,87 @@
+import Glibc
+import Keyring
+import Sodium
+
+/// What opens a keyring, as it was asked for: on the command line, or among the mount options.
+struct KeySource {
+    /// Nil: a passphrase.
+    var spec: String?
+    var passphraseFile: String?
+    var passphraseDescriptor: Int32?
+    var allowsUnlockedMemory = false
+
+    /// Mount options stand in for what the command line leaves open.
+    mutating func take(_ options: MountOptions) {
+        spec = spec ?? options.keyService
+        if passphraseDescriptor == nil { passphraseFile = passphraseFile ?? options.passphraseFile }
+        if options.allowsUnlockedMemory { allowsUnlockedMemory = true }
+    }
+
+    /// Makes the key service; asks for the passphrase if that is what is wanted.
+    ///
+    /// - Parameter makesKeyring: The passphrase is a new one: it is asked for twice on a terminal.
+    func service(makesKeyring: Bool = false) throws(Failure) -> any KeyService {
+        let spec = try parsedSpec()
+        do {
+            try start()
+            switch spec {
+            case .passphrase: return PassphraseService(passphrase: try passphrase(isNew: makesKeyring))
+            case .keyfile(let path): return FileKeyService(path: path)
+            case .credential(let name): return try CredentialService(name: name)
+            }
+        } catch {
+            throw Messages.failure(for: error)
+        }
+    }
+
+    private func start() throws {
+        LockedMemory.allowsUnlocked = allowsUnlockedMemory
+        try Sodium.start()
+    }
+
+    func parsedSpec() throws(Failure) -> KeyServiceSpec {
+        do {
+            return try KeyServiceSpec.parse(spec ?? "passphrase")
+        } catch {
+            var failure = Messages.failure(error)
+            failure.code = .usage
+            throw failure
+        }
+    }
+
+    /// What the server in the background is told: a path that holds in any working directory.
+    func absoluteSpec() throws(Failure) -> String {
+        switch try parsedSpec() {
+        case .passphrase: "passphrase"
+        case .keyfile(let path): "keyfile:" + Paths.absolute(path)
+        case .credential(let name): "credential:" + name
+        }
+    }
+
+    /// The end of a pipe that the passphrase comes out of, for a server in the background; nil if none is needed.
+    ///
+    /// The pipe's buffers are the kernel's: they never reach swap, and nobody else can open them.
+    func passphrasePipe(for store: String) throws(Failure) -> Int32? {
+        guard case .passphrase = try parsedSpec() else { return nil }
+        // Nobody shall type a passphrase for what takes none.
+        if passphraseFile == nil, passphraseDescriptor == nil { try StoreDescription(at: store).checkTakesPassphrase() }
+        let pipe = try ServerProcess.pipe()
+        defer { close(pipe.writing) }
+        do {
+            try start()
+            let secret = try passphrase(isNew: false)
+            let isWhole = secret.withUnsafeBytes { write(pipe.writing, $0.baseAddress, $0.count) == $0.count }
+            guard isWhole else { throw Failure("cannot hand the passphrase to the server", errno: errno) }
+        } catch {
+            close(pipe.reading)
+            throw Messages.failure(for: error)
+        }
+        return pipe.reading
+    }
+
+    private func passphrase(isNew: Bool) throws(KeyringError) -> SecretBytes {
+        if let passphraseDescriptor { return try SecretInput.read(descriptor: passphraseDescriptor) }
+        if let passphraseFile { return try SecretInput.read(path: passphraseFile) }
+        return try SecretInput.ask("passphrase: ", again: isNew ? "once more: " : nil)
+    }
+}

@@ -1,0 +1,40 @@
+import CLinux
+import Glibc
+
+/// What a process that will hold keys does to itself before anything else.
+enum ProcessHygiene {
+    static func apply() {
+        // Swift's runtime prints registers, and the bytes they point to, when it crashes: a key may be among them.
+        for number in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGQUIT] { signal(number, SIG_DFL) }
+        // A reader of our output that goes away is an error of write(2), not the death of a server.
+        signal(SIGPIPE, SIG_IGN)
+        // No core file, no ptrace by the same user, no /proc/PID/mem.
+        _ = ll_prctl(4, 0)  // PR_SET_DUMPABLE
+        var none = rlimit(rlim_cur: 0, rlim_max: 0)
+        setrlimit(__rlimit_resource_t(RLIMIT_CORE.rawValue), &none)
+        umask(0o077)
+        raise(RLIMIT_NOFILE)
+        raise(__RLIMIT_MEMLOCK)
+        openStandardDescriptors()
+    }
+
+    /// Lifts the soft limit to the hard one.
+    private static func raise(_ resource: __rlimit_resource) {
+        var limit = rlimit()
+        guard getrlimit(resource, &limit) == 0, limit.rlim_cur < limit.rlim_max else { return }
+        limit.rlim_cur = limit.rlim_max
+        setrlimit(resource, &limit)
+    }
+
+    /// A file opened where 0, 1 or 2 was closed would receive what is meant for a terminal.
+    private static func openStandardDescriptors() {
+        while true {
+            let descriptor = open("/dev/null", O_RDWR)
+            guard descriptor >= 0 else { return }
+            if descriptor > 2 {
+                close(descriptor)
+                return
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+import Glibc
+import Keyring
+import Sodium
+import Storage
+
+// Why a store or a keyring does not open.
+extension Messages {
+    static func failure(_ error: StorageError, store path: String? = nil) -> Failure {
+        let store = path ?? "the store"
+        return switch error {
+        case .full: Failure("the disk of \(store) is full", hint: "free some space; nothing was changed")
+        case .readOnly:
+            Failure("\(store) is on a read-only disk", hint: "mount the keyring with -o ro")
+        case .io(let number, let what):
+            Failure(
+                "\(store): \(what)", errno: number,
+                hint: number == EACCES || number == EPERM
+                    ? "a store is read by its owner and root alone" : nil)
+        case .corrupt(let what):
+            Failure("\(store) is damaged: \(what)", hint: "restore it from a backup", code: .integrity)
+        case .notAStore(let what):
+            Failure("not a store: \(what)", hint: "make one with 'letterlock init'")
+        case .newerFormat(let format): newerFormat(format)
+        case .busy(let holder):
+            Failure(
+                "\(store) is in use" + (holder.isEmpty ? "" : " by \(holder)"),
+                hint: "one server a store: unmount it there first", code: .busy)
+        case .conflict: Failure("\(store) was changed by somebody else meanwhile")
+        case .closed: Failure("\(store) is closed")
+        }
+    }
+
+    static func failure(_ error: KeyringError) -> Failure {
+        switch error {
+        case .wrongSecret:
+            Failure("wrong passphrase or key", hint: "nothing was changed; try again", code: .wrongSecret)
+        case .serviceUnavailable(let text): Failure(text, code: .locked)
+        case .notAKeyring: Failure("the store holds no keyring")
+        case .newerFormat(let format): newerFormat(Int(format))
+        case .damaged(let what):
+            Failure(
+                "the keyring is damaged: \(what)", hint: "restore the store from a backup", code: .integrity)
+        case .noMatchingSlot(let kinds):
+            Failure(
+                "this keyring is not opened by such a key",
+                hint: "it takes: \(kinds.joined(separator: ", ")); say which with --key-service",
+                code: .wrongSecret)
+        case .io(let path, let number): Failure(path, errno: number, code: .locked)
+        case .insecureFile(let path, let mode):
+            Failure(
+                "\(path): group or others can read it (mode \(String(mode, radix: 8)))",
+                hint: "chmod 600 \(path)",
+                code: .locked)
+        case .malformedKeyFile(let path):
+            Failure(
+                "\(path) is not a key file",
+                hint: "it holds 32 bytes, or the line of 'openssl rand -base64 32'",
+                code: .locked)
+        case .cannotLock: failure(SodiumError.cannotLock)
+        case .revoked(let state): Failure("the KEK version is \(state.name)", code: .locked)
+        case .destroyed: Failure("the KEK version is destroyed", code: .locked)
+        case .expired: Failure("the KEK version is below min_decryption_version", code: .locked)
+        case .noSuchVersion: Failure("there is no such KEK version", code: .integrity)
+        case .doesNotAuthenticate: Failure("a key does not authenticate", code: .integrity)
+        case .lifecycle(let error): Failure("the key's state does not allow it: \(error)")
+        }
+    }
+}

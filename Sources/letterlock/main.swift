@@ -1,0 +1,4 @@
+import Glibc
+
+ProcessHygiene.apply()
+exit(Program.run(CommandLine.arguments).rawValue)
