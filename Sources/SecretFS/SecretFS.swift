@@ -1,1 +1,49 @@
-// SecretFS
+public import Fuse
+import Glibc
+import Keyring
+public import SecretTree
+import Synchronization
+
+/// A keyring's tree as a mounted file system, with its control directory.
+///
+/// The calls of `FileSystem` are in the folders: Files (the tree), Replace (whole values), Caching (what the kernel
+/// is told to drop), Control (the directory `.letterlock`). Each is one walk: look at the handle, do it in the tree,
+/// answer. Access times are kept as they were set: reading a file changes nothing.
+public final class SecretFS: FileSystem {
+    public let tree: SecretTree
+    let options: SecretFSOptions
+    let nodes: NodeTable
+    let writers = HandleTable<Writer>()
+    let controlFiles = HandleTable<OpenControlFile>()
+    let invalidator = PageInvalidator()
+    let keyClock = KeyClock()
+    let started = Timestamp.now()
+    /// Sessions that gather a value; most calls find none and look no further.
+    let openSessions = Atomic<Int>(0)
+    /// Values that were replaced; see `attributeValidity`.
+    let valueChanges = Atomic<UInt64>(0)
+
+    /// Every change comes through the mount, so the kernel may believe what it knows for long (seconds).
+    static let validity: Double = 12 * 3600
+    /// How long a command or a close may wait until the kernel has dropped its pages (seconds).
+    static let dropLimit: Double = 2
+
+    public init(_ tree: SecretTree, options: SecretFSOptions) {
+        self.tree = tree
+        self.options = options
+        nodes = NodeTable(tree)
+    }
+
+    /// Has the kernel told of what it must drop; before this, and without it, nothing is.
+    public func connect(_ notifier: Notifier) {
+        invalidator.start { notifier.invalidateNode($0) }
+        if !tree.isReadOnly { keyClock.start { [weak self] in self?.doWhatIsDue() } }
+    }
+
+    /// Commits what is still being gathered. For a clean unmount: when no request is served any more.
+    public func drain() {
+        keyClock.stop()
+        for session in nodes.sessions() { finish(session) }
+        invalidator.stop()
+    }
+}

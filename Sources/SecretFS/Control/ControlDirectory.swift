@@ -1,0 +1,116 @@
+import Fuse
+import Glibc
+import Keyring
+import SecretTree
+import Synchronization
+
+/// The control directory as nodes: attributes, names, and what open files of it do.
+extension SecretFS {
+    func controlEntry(_ control: ControlNode) throws(Errno) -> EntryReply {
+        EntryReply(
+            node: control.number, attributes: try controlAttributes(control), entryValidity: Self.validity,
+            attributeValidity: Self.validity)
+    }
+
+    func controlAttributes(_ control: ControlNode) throws(Errno) -> stat {
+        var attributes = stat()
+        attributes.st_ino = UInt(control.number)
+        attributes.st_uid = options.ownerUID
+        attributes.st_gid = options.ownerGID
+        attributes.st_blksize = 4096
+        attributes.st_atim = started.timespec
+        attributes.st_mtim = started.timespec
+        attributes.st_ctim = started.timespec
+        if control.isDirectory {
+            attributes.st_mode = S_IFDIR | 0o700
+            let directories = control.children(of: self).count { $0.node.isDirectory }
+            attributes.st_nlink = UInt(2 + directories)
+        } else {
+            attributes.st_mode = S_IFREG | (try controlRow(control).file.mode)
+            attributes.st_nlink = 1
+        }
+        return attributes
+    }
+
+    private func controlRow(_ control: ControlNode) throws(Errno) -> (file: ControlFile, version: KEKVersion?) {
+        guard case .file(let row, let version) = control.kind else { throw .isDirectory }
+        guard ControlFile.table.indices.contains(row) else { throw .notFound }
+        return (ControlFile.table[row], version)
+    }
+
+    func readControlDirectory<Sink: DirectorySink & ~Copyable>(
+        _ control: ControlNode, from offset: Int64, into sink: inout Sink
+    ) throws(Errno) {
+        guard control.isDirectory else { throw .notADirectory }
+        // Rows come first and versions are never taken away, so that positions are stable.
+        let children = control.children(of: self)
+        for (index, child) in children.enumerated().dropFirst(Int(max(0, offset - 2))) {
+            var name = child.name
+            let next = Int64(index + 3)
+            let reply = sink.wantsAttributes ? try controlEntry(child.node) : nil
+            let isTaken = name.withUTF8 { name in
+                let name = UnsafeRawBufferPointer(name)
+                guard let reply else {
+                    return sink.add(
+                        name: name, node: child.node.number, type: child.node.isDirectory ? S_IFDIR : S_IFREG,
+                        nextOffset: next)
+                }
+                return sink.add(name: name, entry: reply, nextOffset: next)
+            }
+            guard isTaken else { return }
+        }
+    }
+
+    func openControlFile(_ control: ControlNode, flags: Int32) throws(Errno) -> OpenReply {
+        let (file, version) = try controlRow(control)
+        let access = flags & O_ACCMODE
+        if access != O_RDONLY, file.write == nil { throw .accessDenied }
+        let open = OpenControlFile(file, version)
+        // One reader gets one value, however many reads it takes.
+        if access != O_WRONLY { _ = try open.text(of: self) }
+        var reply = OpenReply(handle: Handle.control(controlFiles.add(open)).rawValue)
+        reply.directIO = true
+        reply.noFlush = true
+        return reply
+    }
+
+    func readControlFile(_ number: UInt64, at offset: Int, into buffer: UnsafeMutableRawBufferPointer)
+        throws(Errno) -> Int
+    {
+        guard let open = controlFiles[number] else { throw Errno(EBADF) }
+        return try open.text(of: self).read(at: offset, into: buffer)
+    }
+
+    /// One write is one command. It has taken effect when this returns.
+    func writeControlFile(_ number: UInt64, at offset: Int64, _ bytes: UnsafeRawBufferPointer) throws(Errno) {
+        guard let open = controlFiles[number] else { throw Errno(EBADF) }
+        guard let write = open.file.write else { throw .accessDenied }
+        guard bytes.count <= ControlCommand.limit else { throw .tooBig }
+        guard offset == 0 else { throw .invalid }
+        guard let command = ControlCommand(bytes) else { throw .invalid }
+        try write(self, open.version ?? KEKVersion(rawValue: 0), command)
+        open.forgetText()
+    }
+}
+
+/// An open control file, with what it read as when it was opened.
+final class OpenControlFile: Sendable {
+    let file: ControlFile
+    let version: KEKVersion?
+    private let kept = Mutex<ControlText?>(nil)
+
+    init(_ file: ControlFile, _ version: KEKVersion?) {
+        self.file = file
+        self.version = version
+    }
+
+    func text(of fileSystem: SecretFS) throws(Errno) -> ControlText {
+        if let text = kept.withLock({ $0 }) { return text }
+        let text = try file.read(fileSystem, version ?? KEKVersion(rawValue: 0))
+        kept.withLock { $0 = text }
+        return text
+    }
+
+    /// After a command the same descriptor reads what holds now.
+    func forgetText() { kept.withLock { $0 = nil } }
+}

@@ -1,0 +1,107 @@
+import Fuse
+import Keyring
+import SecretTree
+
+/// A row of the control directory's table: adding a control file is adding a row.
+struct ControlFile: Sendable {
+    enum Place { case top, keys, version }
+
+    /// What it reads as, whole, its last newline included. The version is 0 outside `keys/N`.
+    typealias Read = @Sendable (SecretFS, KEKVersion) throws(Errno) -> ControlText
+    /// Does what is asked; it has taken effect when this returns.
+    typealias Write = @Sendable (SecretFS, KEKVersion, ControlCommand) throws(Errno) -> Void
+
+    let place: Place
+    let name: String
+    let read: Read
+    let write: Write?
+
+    var mode: UInt32 { write == nil ? 0o400 : 0o600 }
+
+    static let table: [ControlFile] = [
+        .text(.top, "status") { fileSystem, _ in fileSystem.statusDocument.line },
+
+        .text(.keys, "list") { fileSystem, _ in fileSystem.keyListDocument.line },
+        .value(.keys, "primary", \.primary) { fileSystem, _, command throws(Errno) in
+            try fileSystem.promote(command)
+        },
+        .value(.keys, "rotate", \.latest) { fileSystem, _, command throws(Errno) in
+            try fileSystem.rotate(command)
+        },
+        .value(.keys, "min_decryption_version", \.minDecryption) { fileSystem, _, command throws(Errno) in
+            let version = KEKVersion(rawValue: try command.number())
+            try fileSystem.changeKeys { lifecycle throws(LifecycleError) in try lifecycle.setMinDecryption(version) }
+        },
+        .value(.keys, "min_encryption_version", \.minEncryption) { fileSystem, _, command throws(Errno) in
+            let version = KEKVersion(rawValue: try command.number())
+            try fileSystem.changeKeys { lifecycle throws(LifecycleError) in try lifecycle.setMinEncryption(version) }
+        },
+        .text(.keys, "auto_rotate_period") { fileSystem, _ in
+            "\(fileSystem.tree.keyring.lifecycle.autoRotatePeriod)\n"
+        } write: { fileSystem, _, command throws(Errno) in
+            let seconds = try command.seconds()
+            try fileSystem.changeKeys { lifecycle throws(LifecycleError) in
+                try lifecycle.setAutoRotatePeriod(seconds)
+            }
+        },
+        .text(.keys, "next_rotation") { fileSystem, _ in
+            (fileSystem.tree.keyring.lifecycle.nextRotation?.rfc3339 ?? "never") + "\n"
+        },
+        .text(.keys, "deletion_allowed") { fileSystem, _ in
+            fileSystem.tree.keyring.lifecycle.deletionAllowed ? "1\n" : "0\n"
+        } write: { fileSystem, _, command throws(Errno) in
+            guard ["0", "1"].contains(command.text) else { throw .invalid }
+            try fileSystem.changeKeys { $0.setDeletionAllowed(command.text == "1") }
+        },
+
+        .text(.version, "state") { fileSystem, version throws(Errno) in
+            try fileSystem.keyState(version).name + "\n"
+        } write: { fileSystem, version, command throws(Errno) in
+            try fileSystem.changeState(of: version, command)
+        },
+        .text(.version, "created") { fileSystem, version throws(Errno) in
+            try fileSystem.keyRecord(version).created.rfc3339 + "\n"
+        },
+        .text(.version, "files") { fileSystem, version in
+            "\(fileSystem.tree.versionCounts[version] ?? 0)\n"
+        },
+        .text(.version, "destroy") { fileSystem, version throws(Errno) in
+            (try fileSystem.keyRecord(version).destroyAt?.rfc3339 ?? "-") + "\n"
+        } write: { fileSystem, version, command throws(Errno) in
+            try fileSystem.scheduleDestruction(of: version, command)
+        },
+        .text(.version, "cancel_destroy") { _, _ in
+            ""
+        } write: { fileSystem, version, command throws(Errno) in
+            try command.expect("1")
+            let now = Timestamp.now()
+            try fileSystem.changeKeys { lifecycle throws(LifecycleError) in
+                try lifecycle.cancelDestruction(of: version, now: now)
+            }
+        },
+        ControlFile(
+            place: .version, name: "paths",
+            read: { fileSystem, version throws(Errno) in try fileSystem.paths(under: version) }, write: nil),
+    ]
+
+    /// A file that reads as text.
+    private static func text(
+        _ place: Place, _ name: String, _ read: @escaping @Sendable (SecretFS, KEKVersion) throws(Errno) -> String,
+        write: Write? = nil
+    ) -> ControlFile {
+        ControlFile(
+            place: place, name: name,
+            read: { fileSystem, version throws(Errno) in ControlText(try read(fileSystem, version)) }, write: write)
+    }
+
+    /// A file that reads as one KEK version's number.
+    private static func value(
+        _ place: Place, _ name: String, _ version: any KeyPath<KeyLifecycle, KEKVersion> & Sendable,
+        write: @escaping Write
+    ) -> ControlFile {
+        let read: @Sendable (SecretFS, KEKVersion) -> String = { fileSystem, _ in
+            "\(fileSystem.tree.keyring.lifecycle[keyPath: version].rawValue)\n"
+        }
+        return .text(place, name, read, write: write)
+    }
+}

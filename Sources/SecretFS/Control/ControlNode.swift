@@ -1,0 +1,99 @@
+import Fuse
+import Glibc
+import Keyring
+import SecretTree
+
+/// A node of the control directory: its number tells all about it.
+///
+///     bit 62 | KEK version 32 bits from 16 | row or directory 16 bits
+struct ControlNode: Hashable {
+    enum Kind: Hashable {
+        /// `.letterlock`
+        case root
+        /// `.letterlock/keys`
+        case keys
+        /// `.letterlock/keys/N`
+        case version(KEKVersion)
+        /// A row of the table, of a version if it lies in its directory.
+        case file(Int, KEKVersion?)
+    }
+
+    static let rootName = ".letterlock"
+    private static let mark: UInt64 = 1 << 62
+    private static let firstRow: UInt64 = 16
+
+    var kind: Kind
+
+    static let root = ControlNode(.root)
+
+    init(_ kind: Kind) { self.kind = kind }
+
+    /// Nil for a node of the tree.
+    init?(_ node: UInt64) {
+        guard node & Self.mark != 0 else { return nil }
+        let version = UInt32(truncatingIfNeeded: node >> 16)
+        let number = node & 0xffff
+        switch number {
+        case 0: kind = .root
+        case 1: kind = .keys
+        case 2: kind = .version(KEKVersion(rawValue: version))
+        default:
+            let row = number >= Self.firstRow ? Int(number - Self.firstRow) : Int.max
+            kind = .file(row, version == 0 ? nil : KEKVersion(rawValue: version))
+        }
+    }
+
+    var number: UInt64 {
+        switch kind {
+        case .root: Self.mark
+        case .keys: Self.mark | 1
+        case .version(let version): Self.mark | UInt64(version.rawValue) << 16 | 2
+        case .file(let row, let version):
+            Self.mark | UInt64(version?.rawValue ?? 0) << 16 | Self.firstRow + UInt64(row)
+        }
+    }
+
+    var isDirectory: Bool {
+        if case .file = kind { false } else { true }
+    }
+
+    /// The number of the directory that it lies in.
+    var parent: UInt64 {
+        switch kind {
+        case .root: NodeID.root.rawValue
+        case .keys: ControlNode.root.number
+        case .version: ControlNode(.keys).number
+        case .file(let row, let version):
+            version.map { ControlNode(.version($0)).number }
+                ?? (ControlFile.table.indices.contains(row) && ControlFile.table[row].place == .keys
+                    ? ControlNode(.keys).number : ControlNode.root.number)
+        }
+    }
+
+    /// What lies in a directory of the control directory, with its name.
+    func children(of fileSystem: SecretFS) -> [(name: String, node: ControlNode)] {
+        switch kind {
+        case .root: [("keys", ControlNode(.keys))] + Self.files(at: .top, nil)
+        case .keys:
+            Self.files(at: .keys, nil)
+                + fileSystem.tree.keyring.lifecycle.versions.map {
+                    (String($0.version.rawValue), ControlNode(.version($0.version)))
+                }
+        case .version(let version): Self.files(at: .version, version)
+        case .file: []
+        }
+    }
+
+    private static func files(at place: ControlFile.Place, _ version: KEKVersion?) -> [(String, ControlNode)] {
+        ControlFile.table.indices.filter { ControlFile.table[$0].place == place }.map {
+            (ControlFile.table[$0].name, ControlNode(.file($0, version)))
+        }
+    }
+
+    func child(_ name: UnsafeRawBufferPointer, of fileSystem: SecretFS) throws(Errno) -> ControlNode {
+        guard isDirectory else { throw .notADirectory }
+        let name = String(decoding: name, as: UTF8.self)
+        guard let found = children(of: fileSystem).first(where: { $0.name == name }) else { throw .notFound }
+        return found.node
+    }
+}

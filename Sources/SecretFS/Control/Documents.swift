@@ -1,0 +1,56 @@
+import Glibc
+import Keyring
+import SecretTree
+
+/// The JSON documents of the control directory.
+extension SecretFS {
+    var statusDocument: JSON {
+        let keyring = tree.keyring
+        let lifecycle = keyring.lifecycle
+        var counts: [(state: String, count: Int)] = []
+        for record in lifecycle.versions {
+            let state = (lifecycle.state(of: record.version) ?? record.state).name
+            if let index = counts.firstIndex(where: { $0.state == state }) {
+                counts[index].count += 1
+            } else {
+                counts.append((state, 1))
+            }
+        }
+        return .object([
+            ("keyring", .text(keyring.name)),
+            ("store_id", .text(keyring.storeID.description)),
+            ("state", "unlocked"),
+            ("primary", .number(Int(lifecycle.primary.rawValue))),
+            ("files", .number(tree.fileCount)),
+            ("versions", .object(counts.map { ($0.state, .number($0.count)) })),
+            ("key_services", .array(keyring.keyServices.map { .text($0) })),
+            ("jobs", .array([])),
+            ("last_verify", .null),
+            (
+                "server",
+                .object([
+                    ("pid", .number(Int(getpid()))), ("generation", .number(options.generation)),
+                    ("version", .text(options.programVersion)),
+                ])
+            ),
+            ("guardian", .object([("pid", options.guardianProcess.map { .number(Int($0)) } ?? .null)])),
+            ("problems", .array(tree.problems.map { .text($0.description) })),
+        ])
+    }
+
+    var keyListDocument: JSON {
+        let counts = tree.versionCounts
+        let lifecycle = tree.keyring.lifecycle
+        return .array(
+            lifecycle.versions.map { record in
+                .object([
+                    ("version", .number(Int(record.version.rawValue))),
+                    ("state", .text((lifecycle.state(of: record.version) ?? record.state).name)),
+                    ("created", .text(record.created.rfc3339)),
+                    ("files", .number(counts[record.version] ?? 0)),
+                    ("reason", .optional(record.reason)),
+                    ("destroy_at", .optional(record.destroyAt?.rfc3339)),
+                ])
+            })
+    }
+}

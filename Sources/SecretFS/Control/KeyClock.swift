@@ -1,0 +1,30 @@
+/// Does what is due at its time: rotations, and the end of keys whose destruction was scheduled.
+final class KeyClock: @unchecked Sendable {
+    /// Seconds between looks; the shortest period of all is an hour.
+    private static let interval: Double = 20
+
+    private let monitor = Monitor()
+    // Touched within `monitor.locked` alone.
+    private var isRunning = false
+
+    /// Calls `tick` now and then, beginning at once: what came due while nobody served is done once.
+    func start(_ tick: @escaping @Sendable () -> Void) {
+        monitor.locked {
+            guard !isRunning else { return }
+            isRunning = Monitor.startThread {
+                repeat { tick() } while !self.hasStopped(within: Self.interval)
+            }
+        }
+    }
+
+    func stop() {
+        monitor.locked {
+            isRunning = false
+            monitor.signal()
+        }
+    }
+
+    private func hasStopped(within seconds: Double) -> Bool {
+        monitor.locked { monitor.wait(limit: seconds) { !isRunning } }
+    }
+}

@@ -1,0 +1,93 @@
+import Fuse
+import Keyring
+import SecretTree
+
+/// What the files below `keys` do.
+extension SecretFS {
+    func keyRecord(_ version: KEKVersion) throws(Errno) -> KEKRecord {
+        guard let record = tree.keyring.lifecycle[version] else { throw .notFound }
+        return record
+    }
+
+    func keyState(_ version: KEKVersion) throws(Errno) -> KEKState {
+        guard let state = tree.keyring.lifecycle.state(of: version) else { throw .notFound }
+        return state
+    }
+
+    /// Changes the keys, and has the kernel drop what can no longer be read, before anyone is told that it is done.
+    func changeKeys(_ change: (inout KeyLifecycle) throws(LifecycleError) -> Void) throws(Errno) {
+        try answering { () throws(TreeError) in try tree.changeKeys(now: .now(), change) }
+        dropUnreadablePages()
+    }
+
+    func rotate(_ command: ControlCommand) throws(Errno) {
+        let prefix = "if-latest="
+        var expected: KEKVersion?
+        if command.text.hasPrefix(prefix) {
+            expected = try ControlCommand.version(command.text.dropFirst(prefix.count))
+        } else {
+            try command.expect("1")
+        }
+        let latest = expected
+        _ = try answering { () throws(TreeError) in try tree.rotate(ifLatest: latest, now: .now()) }
+    }
+
+    func promote(_ command: ControlCommand) throws(Errno) {
+        let version = try command.version()
+        try changeKeys { lifecycle throws(LifecycleError) in try lifecycle.promote(version) }
+    }
+
+    func changeState(of version: KEKVersion, _ command: ControlCommand) throws(Errno) {
+        let now = Timestamp.now()
+        switch command.words {
+        case ("disable", nil):
+            try changeKeys { lifecycle throws(LifecycleError) in
+                // A version that is disabled already has no such transition.
+                guard lifecycle.state(of: version) != .disabled else { throw .notPermitted }
+                try lifecycle.disable(version, now: now)
+            }
+        case ("enable", nil):
+            try changeKeys { lifecycle throws(LifecycleError) in
+                guard let state = lifecycle.state(of: version) else { throw .noSuchVersion }
+                guard state == .disabled else { throw .notPermitted }
+                try lifecycle.enable(version, now: now)
+            }
+        case ("compromise", let reason?):
+            try changeKeys { lifecycle throws(LifecycleError) in
+                try lifecycle.compromise(version, reason: reason, now: now)
+            }
+        default: throw .invalid
+        }
+    }
+
+    /// `days`, or `days force`.
+    func scheduleDestruction(of version: KEKVersion, _ command: ControlCommand) throws(Errno) {
+        let (days, rest) = command.words
+        guard rest == nil || rest == "force" else { throw .invalid }
+        let count = Int(try ControlCommand.number(days[...]))
+        let files = tree.versionCounts[version] ?? 0
+        let now = Timestamp.now()
+        try changeKeys { lifecycle throws(LifecycleError) in
+            try lifecycle.scheduleDestruction(of: version, days: count, force: rest != nil, files: files, now: now)
+        }
+    }
+
+    /// Rotates when that is due, and erases keys whose day has come. What fails is tried again at the next look.
+    func doWhatIsDue() {
+        let now = Timestamp.now()
+        let lifecycle = tree.keyring.lifecycle
+        if let next = lifecycle.nextRotation, next <= now {
+            _ = try? tree.rotate(ifLatest: lifecycle.latest, now: now)
+        }
+        if lifecycle.versions.contains(where: { $0.state == .pendingDestruction && ($0.destroyAt ?? now) <= now }) {
+            try? changeKeys { _ = $0.destroyDue(now: now) }
+        }
+    }
+
+    /// The paths of the files that a version guards, each ended by a zero byte.
+    func paths(under version: KEKVersion) throws(Errno) -> ControlText {
+        let text = ControlText()
+        try answering { () throws(TreeError) in try tree.withPaths(under: version) { text.append($0) } }
+        return text
+    }
+}

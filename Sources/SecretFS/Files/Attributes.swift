@@ -1,0 +1,98 @@
+public import Fuse
+public import Glibc
+import Keyring
+import SecretTree
+import Synchronization
+
+extension SecretFS {
+    /// How many values had changed before something is read; see `attributeValidity`.
+    var changesSoFar: UInt64 { valueChanges.load(ordering: .sequentiallyConsistent) }
+
+    /// A node as an answer to a lookup or creation; the kernel then holds it once more.
+    func entry(_ attributes: NodeAttributes, since changes: UInt64) -> EntryReply {
+        nodes.hold(attributes.id)
+        return EntryReply(
+            node: attributes.id.rawValue, attributes: stat(attributes, options), entryValidity: Self.validity,
+            attributeValidity: attributeValidity(of: attributes.id, since: changes))
+    }
+
+    public func attributes(of node: UInt64, handle: UInt64?, _ caller: Caller)
+        throws(Errno) -> (stat, validity: Double)
+    {
+        if let control = ControlNode(node) { return (try controlAttributes(control), Self.validity) }
+        let id = NodeID(rawValue: node)
+        if let session = session(ofHandle: handle) { return try attributes(of: id, gatheredBy: session) }
+        settle(id)
+        if handle == nil, let session = session(of: id), session.isWritten(by: caller.pid) {
+            return try attributes(of: id, gatheredBy: session)
+        }
+        let changes = changesSoFar
+        let attributes = try answering { () throws(TreeError) in try tree.attributes(of: id) }
+        return (stat(attributes, options), attributeValidity(of: id, since: changes))
+    }
+
+    /// As the one who writes the value sees them.
+    private func attributes(of id: NodeID, gatheredBy session: ReplaceSession)
+        throws(Errno) -> (stat, validity: Double)
+    {
+        var attributes = try answering { () throws(TreeError) in try tree.attributes(of: id) }
+        if let byteCount = session.byteCount { attributes.size = byteCount }
+        return (stat(attributes, options), 0)
+    }
+
+    public func setAttributes(
+        of node: UInt64, handle: UInt64?, _ request: AttributeRequest, _ caller: Caller
+    ) throws(Errno) -> (stat, validity: Double) {
+        if let control = ControlNode(node) {
+            // A truncation is what `>` does before it writes; everything else would change what cannot change.
+            guard request.size != nil, request.mode == nil, request.uid == nil, request.gid == nil else {
+                throw .notPermitted
+            }
+            return (try controlAttributes(control), Self.validity)
+        }
+        let id = NodeID(rawValue: node)
+        let now = Timestamp.now()
+        var change = AttributeChange()
+        change.permissions = request.mode.map { UInt16($0 & 0o7777) }
+        change.uid = request.uid
+        change.gid = request.gid
+        change.accessTime = request.accessTime.map { Timestamp($0, now: now) }
+        change.modificationTime = request.modificationTime.map { Timestamp($0, now: now) }
+        let isChown = request.uid != nil || request.gid != nil
+        change.clearsSetID = request.mode == nil && (request.killsSetID || isChown)
+        if change.clearsSetID, isChown {
+            change.clearsSetID = try answering { () throws(TreeError) in try tree.attributes(of: id).type != .directory
+            }
+        }
+        if let size = request.size {
+            guard size >= 0 else { throw .invalid }
+            let own = session(ofHandle: handle)
+            let writing = ReplaceSession.Writing(thread: caller.pid, clearsSetID: change.clearsSetID, now: now)
+            if let own, try own.truncate(to: UInt64(size), writing) {
+                if change.hasAny {
+                    _ = try answering { () throws(TreeError) in try tree.setAttributes(of: id, change, now: now) }
+                }
+                return try attributes(of: id, gatheredBy: own)
+            }
+            try beginPlainChange(of: id, handle: handle)
+            change.size = UInt64(size)
+        } else {
+            settle(id)
+        }
+        if case .at? = request.modificationTime, let time = change.modificationTime {
+            session(of: id)?.keep(modificationTime: time)
+        }
+        let changes = changesSoFar
+        let requested = change
+        let attributes = try answering { () throws(TreeError) in
+            try tree.setAttributes(of: id, requested, now: now)
+        }
+        return (stat(attributes, options), attributeValidity(of: id, since: changes))
+    }
+}
+
+extension AttributeChange {
+    fileprivate var hasAny: Bool {
+        permissions != nil || uid != nil || gid != nil || accessTime != nil || modificationTime != nil
+    }
+}

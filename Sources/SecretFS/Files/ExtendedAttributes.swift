@@ -1,0 +1,93 @@
+public import Fuse
+import Glibc
+import Keyring
+import SecretTree
+
+extension SecretFS {
+    public func setExtendedAttribute(
+        _ node: UInt64, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, flags: Int32,
+        _ caller: Caller
+    ) throws(Errno) {
+        try checkChangeable(node, name)
+        let mode: AttributeMode
+        switch flags {
+        case 0: mode = .createOrReplace
+        case 1: mode = .create
+        case 2: mode = .replace
+        default: throw .invalid
+        }
+        try answering { () throws(TreeError) in
+            try tree.setExtendedAttribute(of: NodeID(rawValue: node), name, value, mode, now: .now())
+        }
+    }
+
+    public func removeExtendedAttribute(_ node: UInt64, _ name: UnsafeRawBufferPointer, _ caller: Caller)
+        throws(Errno)
+    {
+        try checkChangeable(node, name)
+        try answering { () throws(TreeError) in
+            try tree.removeExtendedAttribute(of: NodeID(rawValue: node), name, now: .now())
+        }
+    }
+
+    private func checkChangeable(_ node: UInt64, _ name: UnsafeRawBufferPointer) throws(Errno) {
+        guard ControlNode(node) == nil, KeyAttribute(name) == nil else { throw .notPermitted }
+        guard !name.starts(with: "system.".utf8) else { throw .notSupported }
+        guard !name.starts(with: KeyAttribute.prefix.utf8) else { throw .notPermitted }
+    }
+
+    public func extendedAttribute(
+        _ node: UInt64, _ name: UnsafeRawBufferPointer, _ caller: Caller, reply: (UnsafeRawBufferPointer) -> Void
+    ) throws(Errno) {
+        guard ControlNode(node) == nil else { throw .noAttribute }
+        guard !name.starts(with: "system.".utf8) else { throw .notSupported }
+        let id = NodeID(rawValue: node)
+        if name.starts(with: KeyAttribute.prefix.utf8) {
+            guard let attribute = KeyAttribute(name) else { throw .noAttribute }
+            var text = try answering { () throws(TreeError) in try attribute.value(of: id, in: tree) }
+            return text.withUTF8 { reply(UnsafeRawBufferPointer($0)) }
+        }
+        try answering { () throws(TreeError) in try tree.withExtendedAttribute(of: id, name, reply) }
+    }
+
+    public func listExtendedAttributes(_ node: UInt64, _ caller: Caller, reply: (UnsafeRawBufferPointer) -> Void)
+        throws(Errno)
+    {
+        guard ControlNode(node) == nil else { return reply(UnsafeRawBufferPointer(start: nil, count: 0)) }
+        try answering { () throws(TreeError) in
+            try tree.listExtendedAttributes(of: NodeID(rawValue: node), reply)
+        }
+    }
+}
+
+/// What a regular file tells about its key. Read-only, and not listed, so that programs that copy all attributes
+/// do not fail with these.
+private enum KeyAttribute: String {
+    case kekVersion = "user.letterlock.kek_version"
+    case dekCreated = "user.letterlock.dek_created"
+    case valueChanged = "user.letterlock.value_changed"
+    case needsRegeneration = "user.letterlock.needs_regeneration"
+
+    static let prefix = "user.letterlock."
+
+    init?(_ name: UnsafeRawBufferPointer) {
+        guard name.starts(with: Self.prefix.utf8) else { return nil }
+        self.init(rawValue: String(decoding: name, as: UTF8.self))
+    }
+
+    /// - Throws: `.noAttribute` for what has no content yet, and so no key.
+    func value(of id: NodeID, in tree: SecretTree) throws(TreeError) -> String {
+        let attributes = try tree.attributes(of: id)
+        guard attributes.type == .file else { throw .noAttribute }
+        switch self {
+        case .kekVersion:
+            guard let version = try tree.kekVersion(of: id) else { throw .noAttribute }
+            return String(version.rawValue)
+        case .dekCreated:
+            guard let created = try tree.dekCreated(of: id) else { throw .noAttribute }
+            return created.rfc3339
+        case .valueChanged: return attributes.valueChanged.rfc3339
+        case .needsRegeneration: return attributes.needsRegeneration ? "1" : "0"
+        }
+    }
+}

@@ -1,0 +1,76 @@
+import Glibc
+import SecretTree
+import Synchronization
+
+/// What a file handle stands for. Reading handles carry no state that would die with a server.
+enum Handle {
+    /// Opened for reading; the content's generation then.
+    case reader(generation: UInt32, isCached: Bool)
+    /// A writable descriptor, in the table of writers.
+    case writer(UInt64)
+    /// An open control file.
+    case control(UInt64)
+
+    private static let shift: UInt64 = 60
+
+    init(_ rawValue: UInt64) {
+        let rest = rawValue & (1 << Self.shift - 1)
+        switch rawValue >> Self.shift {
+        case 1: self = .writer(rest)
+        case 2: self = .control(rest)
+        default: self = .reader(generation: UInt32(truncatingIfNeeded: rest), isCached: rest >> 32 & 1 == 1)
+        }
+    }
+
+    var rawValue: UInt64 {
+        switch self {
+        case .reader(let generation, let isCached): UInt64(generation) | (isCached ? 1 << 32 : 0)
+        case .writer(let number): 1 << Self.shift | number
+        case .control(let number): 2 << Self.shift | number
+        }
+    }
+}
+
+/// A descriptor that is open for writing.
+final class Writer: Sendable {
+    let node: NodeID
+    /// The value that it gathers; the session may have ended.
+    let session: ReplaceSession?
+    let isCached: Bool
+    /// The content's generation at the opening.
+    let generation: UInt32
+    /// Counted among the node's `activeWriters`.
+    let isActive: Atomic<Bool>
+
+    init(_ node: NodeID, session: ReplaceSession?, isCached: Bool, generation: UInt32) {
+        self.node = node
+        self.session = session
+        self.isCached = isCached
+        self.generation = generation
+        isActive = Atomic(session == nil)
+    }
+}
+
+/// Numbered objects that the kernel names by their number.
+final class HandleTable<Value: AnyObject & Sendable>: Sendable {
+    private struct Contents: Sendable {
+        var next: UInt64 = 1
+        var values: [UInt64: Value] = [:]
+    }
+
+    private let contents = Mutex(Contents())
+
+    func add(_ value: Value) -> UInt64 {
+        contents.withLock { contents in
+            defer { contents.next += 1 }
+            contents.values[contents.next] = value
+            return contents.next
+        }
+    }
+
+    subscript(number: UInt64) -> Value? { contents.withLock { $0.values[number] } }
+
+    func remove(_ number: UInt64) -> Value? {
+        contents.withLock { $0.values.removeValue(forKey: number) }
+    }
+}

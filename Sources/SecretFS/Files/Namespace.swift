@@ -1,0 +1,132 @@
+public import Fuse
+import Glibc
+import Keyring
+import SecretTree
+
+extension SecretFS {
+    /// The control directory's name is taken in the root, and nowhere else.
+    func isControlName(_ name: UnsafeRawBufferPointer, in parent: UInt64) -> Bool {
+        parent == NodeID.root.rawValue && name.elementsEqual(ControlNode.rootName.utf8)
+    }
+
+    /// A directory of the tree in which something is made or removed.
+    private func directory(_ parent: UInt64) throws(Errno) -> NodeID {
+        guard ControlNode(parent) == nil else { throw .notPermitted }
+        return NodeID(rawValue: parent)
+    }
+
+    public func lookup(_ name: UnsafeRawBufferPointer, in parent: UInt64, _ caller: Caller)
+        throws(Errno) -> EntryReply
+    {
+        if isControlName(name, in: parent) { return try controlEntry(.root) }
+        if let control = ControlNode(parent) { return try controlEntry(control.child(name, of: self)) }
+        let changes = changesSoFar
+        do throws(TreeError) {
+            return entry(try tree.lookup(name, in: NodeID(rawValue: parent)), since: changes)
+        } catch {
+            guard case .notFound = error else { throw Errno(error) }
+            // Absent names are asked for as often as present ones; the kernel remembers both.
+            return EntryReply(
+                node: 0, attributes: stat(), entryValidity: Self.validity, attributeValidity: Self.validity)
+        }
+    }
+
+    public func forget(_ node: UInt64, count: UInt64) {
+        guard ControlNode(node) == nil else { return }
+        nodes.forget(NodeID(rawValue: node), count: count)
+    }
+
+    public func readLink(_ node: UInt64, into target: UnsafeMutableRawBufferPointer, _ caller: Caller)
+        throws(Errno) -> Int
+    {
+        guard ControlNode(node) == nil else { throw .invalid }
+        return try answering { () throws(TreeError) in
+            try tree.readTarget(of: NodeID(rawValue: node), into: target)
+        }
+    }
+
+    private func new(_ type: NodeType, mode: UInt32, _ caller: Caller) -> NewNode {
+        // The kernel leaves the mask to us (FUSE_CAP_DONT_MASK).
+        let permissions = type == .symbolicLink ? 0o777 : mode & 0o7777 & ~caller.umask & ~options.umask
+        return NewNode(type: type, permissions: UInt16(permissions), uid: caller.uid, gid: caller.gid)
+    }
+
+    private func make(
+        _ new: NewNode, _ name: UnsafeRawBufferPointer, in parent: UInt64, target: UnsafeRawBufferPointer? = nil
+    ) throws(Errno) -> EntryReply {
+        let directory = try directory(parent)
+        guard !isControlName(name, in: parent) else { throw .exists }
+        let changes = changesSoFar
+        return entry(
+            try answering { () throws(TreeError) in
+                try tree.make(new, named: name, in: directory, target: target, now: .now())
+            }, since: changes)
+    }
+
+    /// Regular files, FIFOs and sockets; device nodes for whom the kernel lets make them (CAP_MKNOD).
+    public func makeNode(
+        _ name: UnsafeRawBufferPointer, in parent: UInt64, mode: UInt32, device: UInt64, _ caller: Caller
+    ) throws(Errno) -> EntryReply {
+        guard let type = NodeType(mknodMode: mode) else { throw .invalid }
+        var new = new(type, mode: mode, caller)
+        if type == .characterDevice || type == .blockDevice { new.device = device }
+        return try make(new, name, in: parent)
+    }
+
+    public func makeDirectory(_ name: UnsafeRawBufferPointer, in parent: UInt64, mode: UInt32, _ caller: Caller)
+        throws(Errno) -> EntryReply
+    {
+        try make(new(.directory, mode: mode, caller), name, in: parent)
+    }
+
+    public func makeSymbolicLink(
+        _ name: UnsafeRawBufferPointer, in parent: UInt64, target: UnsafeRawBufferPointer, _ caller: Caller
+    ) throws(Errno) -> EntryReply {
+        guard target.count < PATH_MAX else { throw Errno(ENAMETOOLONG) }
+        return try make(new(.symbolicLink, mode: 0o777, caller), name, in: parent, target: target)
+    }
+
+    public func link(_ node: UInt64, as name: UnsafeRawBufferPointer, in parent: UInt64, _ caller: Caller)
+        throws(Errno) -> EntryReply
+    {
+        let directory = try directory(parent)
+        guard ControlNode(node) == nil else { throw .notPermitted }
+        guard !isControlName(name, in: parent) else { throw .exists }
+        let changes = changesSoFar
+        return entry(
+            try answering { () throws(TreeError) in
+                try tree.link(NodeID(rawValue: node), as: name, in: directory, now: .now())
+            }, since: changes)
+    }
+
+    public func unlink(_ name: UnsafeRawBufferPointer, in parent: UInt64, _ caller: Caller) throws(Errno) {
+        let directory = try directory(parent)
+        guard !isControlName(name, in: parent) else { throw .isDirectory }
+        _ = try answering { () throws(TreeError) in try tree.unlink(name, in: directory, now: .now()) }
+    }
+
+    public func removeDirectory(_ name: UnsafeRawBufferPointer, in parent: UInt64, _ caller: Caller) throws(Errno) {
+        let directory = try directory(parent)
+        guard !isControlName(name, in: parent) else { throw .notPermitted }
+        _ = try answering { () throws(TreeError) in try tree.removeDirectory(name, in: directory, now: .now()) }
+    }
+
+    public func rename(
+        _ name: UnsafeRawBufferPointer, in parent: UInt64, to newName: UnsafeRawBufferPointer,
+        in newParent: UInt64, flags: UInt32, _ caller: Caller
+    ) throws(Errno) {
+        let mode: RenameMode
+        switch flags {
+        case 0: mode = .replace
+        case 1: mode = .noReplace
+        case 2: mode = .exchange
+        default: throw .invalid
+        }
+        let old = try directory(parent)
+        let new = try directory(newParent)
+        guard !isControlName(name, in: parent), !isControlName(newName, in: newParent) else { throw .notPermitted }
+        _ = try answering { () throws(TreeError) in
+            try tree.rename(name, in: old, to: newName, in: new, mode, now: .now())
+        }
+    }
+}

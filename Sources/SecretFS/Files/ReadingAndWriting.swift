@@ -1,0 +1,102 @@
+public import Fuse
+import Glibc
+import Keyring
+import SecretTree
+
+extension SecretFS {
+    public func read(
+        _ node: UInt64, handle: UInt64, flags: Int32, at offset: Int64,
+        into buffer: UnsafeMutableRawBufferPointer, _ caller: Caller
+    ) throws(Errno) -> Int {
+        guard offset >= 0 else { throw .invalid }
+        if case .control(let number) = Handle(handle) {
+            return try readControlFile(number, at: Int(offset), into: buffer)
+        }
+        return try answering { () throws(TreeError) in
+            try tree.read(NodeID(rawValue: node), at: UInt64(offset), into: buffer)
+        }
+    }
+
+    public func write(
+        _ node: UInt64, handle: UInt64, flags: Int32, at offset: Int64, from buffer: UnsafeRawBufferPointer,
+        killsSetID: Bool, _ caller: Caller
+    ) throws(Errno) -> Int {
+        let appends = flags & O_APPEND != 0
+        if case .control(let number) = Handle(handle) {
+            // `>>` is as good as `>`: where an append goes is not the writer's to say.
+            try writeControlFile(number, at: appends ? 0 : offset, buffer)
+            return buffer.count
+        }
+        guard offset >= 0 else { throw .invalid }
+        let id = NodeID(rawValue: node)
+        let now = Timestamp.now()
+        if let session = session(ofHandle: handle),
+            try session.write(
+                buffer, at: UInt64(offset), appends: appends,
+                ReplaceSession.Writing(thread: caller.pid, clearsSetID: killsSetID, now: now))
+        {
+            return buffer.count
+        }
+        try beginPlainChange(of: id, handle: handle)
+        _ = try answering { () throws(TreeError) in
+            try tree.write(
+                id, at: UInt64(offset), from: buffer, appends: appends, clearsSetID: killsSetID, now: now)
+        }
+        return buffer.count
+    }
+
+    public func allocate(
+        _ node: UInt64, handle: UInt64, mode: Int32, at offset: Int64, count: Int64, _ caller: Caller
+    ) throws(Errno) {
+        guard ControlNode(node) == nil else { throw .notSupported }
+        guard let mode = AllocationMode(linux: mode) else { throw .notSupported }
+        guard offset >= 0, count > 0 else { throw .invalid }
+        let id = NodeID(rawValue: node)
+        let now = Timestamp.now()
+        let (start, length) = (UInt64(offset), UInt64(count))
+        if let session = session(ofHandle: handle),
+            try session.allocate(
+                mode, at: start, count: length, ReplaceSession.Writing(thread: caller.pid, now: now))
+        {
+            return
+        }
+        try beginPlainChange(of: id, handle: handle)
+        _ = try answering { () throws(TreeError) in
+            try tree.allocate(id, mode, at: start, count: length, now: now)
+        }
+    }
+
+    public func seek(_ node: UInt64, handle: UInt64, from offset: Int64, whence: Int32, _ caller: Caller)
+        throws(Errno) -> Int64
+    {
+        guard ControlNode(node) == nil else { throw .invalid }
+        guard offset >= 0 else { throw Errno(ENXIO) }
+        let isForData: Bool
+        switch whence {
+        case 3: isForData = true  // SEEK_DATA
+        case 4: isForData = false  // SEEK_HOLE
+        default: throw .invalid
+        }
+        if let found = try session(ofHandle: handle)?.seek(from: UInt64(offset), forData: isForData) {
+            return Int64(clamping: found)
+        }
+        return Int64(
+            clamping: try answering { () throws(TreeError) in
+                try tree.seek(NodeID(rawValue: node), from: UInt64(offset), forData: isForData)
+            })
+    }
+}
+
+extension AllocationMode {
+    /// fallocate(2)'s mode bits: keep size 1, punch hole 2, zero range 16. Nil for what is not supported.
+    init?(linux mode: Int32) {
+        switch mode {
+        case 0: self = .extend
+        case 1: self = .keepSize
+        case 3: self = .punchHole
+        case 16: self = .zeroRange(keepsSize: false)
+        case 17: self = .zeroRange(keepsSize: true)
+        default: return nil
+        }
+    }
+}

@@ -1,0 +1,194 @@
+import Fuse
+import Keyring
+import SecretTree
+import Synchronization
+
+/// A value that is being gathered by one writer, aside from the file that it will be the value of.
+///
+/// Nothing is stored before the first byte: an opening with O_TRUNC alone costs no transaction, and a descriptor
+/// that a shell duplicates and closes before it writes does not empty the file.
+final class ReplaceSession: Sendable {
+    private enum Stage: Sendable {
+        /// Truncated, and nothing written yet.
+        case untouched
+        /// The new content gathers at a node of its own, and is so long.
+        case gathering(NodeID, byteCount: UInt64)
+        /// It has become the file's value, or never will.
+        case ended
+    }
+
+    /// Who writes, and when.
+    struct Writing {
+        var thread: Int32
+        var clearsSetID = false
+        var now: Timestamp
+    }
+
+    private struct State: Sendable {
+        var stage = Stage.untouched
+        /// A modification time that was asked for since the last write; the replacement shall not hide it.
+        var modificationTime: Timestamp?
+        var clearsSetID: Bool
+        /// Closed without anything written; the RELEASE may be under way: see `settle`.
+        var isUnsettled = false
+        /// The last close was that of a process killed by a signal: what it left is half a value.
+        var wasKilled = false
+        /// The thread that wrote last.
+        var writer: Int32 = 0
+    }
+
+    let node: NodeID
+    let tree: SecretTree
+    // Held over calls of the tree: the session's writes and its end come one after the other.
+    private let state: Mutex<State>
+    private let hasEnded = Atomic<Bool>(false)
+
+    init(of node: NodeID, in tree: SecretTree, clearsSetID: Bool) {
+        self.node = node
+        self.tree = tree
+        state = Mutex(State(clearsSetID: clearsSetID))
+    }
+
+    var isOpen: Bool { !hasEnded.load(ordering: .acquiring) }
+
+    /// The size as the writer sees it; nil if the session has ended.
+    var byteCount: UInt64? {
+        state.withLock { state in
+            switch state.stage {
+            case .untouched: 0
+            case .gathering(_, let byteCount): byteCount
+            case .ended: nil
+            }
+        }
+    }
+
+    /// True for who has written to it: stat(2) on its own descriptor comes without the descriptor's handle.
+    func isWritten(by thread: Int32) -> Bool {
+        thread != 0 && state.withLock { $0.writer == thread }
+    }
+
+    /// Changes the new content at the node where it gathers; `body` answers its size afterwards.
+    ///
+    /// - Returns: that size; nil if the session has ended, and the file itself is meant.
+    func gather(_ by: Writing, _ body: (NodeID) throws(TreeError) -> UInt64) throws(Errno) -> UInt64? {
+        try state.withLock { state throws(Errno) -> UInt64? in
+            let shadow: NodeID
+            switch state.stage {
+            case .untouched:
+                shadow = try answering { () throws(TreeError) in try tree.beginReplacement(of: node, now: by.now) }
+                state.stage = .gathering(shadow, byteCount: 0)
+            case .gathering(let node, _): shadow = node
+            case .ended: return nil
+            }
+            let byteCount = try answering { () throws(TreeError) in try body(shadow) }
+            state.stage = .gathering(shadow, byteCount: byteCount)
+            state.modificationTime = nil
+            state.isUnsettled = false
+            state.wasKilled = false
+            state.writer = by.thread
+            if by.clearsSetID { state.clearsSetID = true }
+            return byteCount
+        }
+    }
+
+    /// Looks at the new content, of which there may be none yet.
+    ///
+    /// - Returns: nil if the session has ended, and the file itself is meant.
+    func look<R: Sendable>(_ body: (NodeID?) throws(TreeError) -> R) throws(Errno) -> R? {
+        try state.withLock { state throws(Errno) -> R? in
+            switch state.stage {
+            case .untouched: try answering { () throws(TreeError) in try body(nil) }
+            case .gathering(let shadow, _): try answering { () throws(TreeError) in try body(shadow) }
+            case .ended: nil
+            }
+        }
+    }
+
+    /// A modification time set while the value is gathered is the one that the file has afterwards (`cp -p`).
+    func keep(modificationTime: Timestamp) {
+        state.withLock { $0.modificationTime = modificationTime }
+    }
+
+    /// What a close asks for: see `flush` and `release`.
+    enum Occasion {
+        /// A descriptor is closed; others of the same opening may be left.
+        case flush
+        case release
+        /// FSYNC, a second writer, an unmount.
+        case now
+    }
+
+    /// Makes what was gathered the file's value, in one transaction; an opening that wrote nothing empties it.
+    ///
+    /// A FLUSH before anything was written does not end the session: a shell closes one of two descriptors
+    /// before its command writes. Neither does one by a process that was killed: it left half a value.
+    ///
+    /// - Returns: true if the session has ended with this call.
+    func commit(_ occasion: Occasion, byKilled: () -> Bool = { false }, now: Timestamp) throws(Errno) -> Bool {
+        try state.withLock { state throws(Errno) -> Bool in
+            if case .ended = state.stage { return false }
+            if case .flush = occasion {
+                state.wasKilled = byKilled()
+                guard case .gathering = state.stage, !state.wasKilled else {
+                    state.isUnsettled = true
+                    return false
+                }
+            }
+            if case .release = occasion, state.wasKilled {
+                abandon(&state, now: now)
+                return true
+            }
+            try answering { () throws(TreeError) in try store(state, now: now) }
+            end(&state)
+            return true
+        }
+    }
+
+    private func store(_ state: State, now: Timestamp) throws(TreeError) {
+        var change = AttributeChange()
+        change.modificationTime = state.modificationTime
+        if case .gathering(let shadow, _) = state.stage {
+            _ = try tree.commitReplacement(shadow, of: node, clearsSetID: state.clearsSetID, now: now)
+            // The value is there whatever becomes of its time.
+            if change.modificationTime != nil { _ = try? tree.setAttributes(of: node, change, now: now) }
+        } else {
+            change.size = 0
+            change.clearsSetID = state.clearsSetID
+            _ = try tree.setAttributes(of: node, change, now: now)
+        }
+    }
+
+    /// Throws away what was gathered.
+    ///
+    /// - Returns: true if it has ended with this call.
+    func abandon(now: Timestamp) -> Bool {
+        state.withLock { state in
+            if case .ended = state.stage { return false }
+            abandon(&state, now: now)
+            return true
+        }
+    }
+
+    private func abandon(_ state: inout State, now: Timestamp) {
+        if case .gathering(let shadow, _) = state.stage {
+            // What is left of it goes with the other nodes without a name at the next opening.
+            try? tree.abandonReplacement(shadow, now: now)
+        }
+        end(&state)
+    }
+
+    private func end(_ state: inout State) {
+        state.stage = .ended
+        state.isUnsettled = false
+        hasEnded.store(true, ordering: .releasing)
+    }
+
+    /// True once after a close of a descriptor through which nothing was written: if it was the last one, its
+    /// RELEASE, which empties the file, is under way already.
+    func takeUnsettled() -> Bool {
+        state.withLock { state in
+            defer { state.isUnsettled = false }
+            return state.isUnsettled
+        }
+    }
+}

@@ -1,0 +1,95 @@
+import Fuse
+import Glibc
+import Keyring
+import SecretTree
+import Synchronization
+
+/// Whole values: who opens with O_WRONLY|O_TRUNC gathers the new value aside, and everyone else sees the old one
+/// until FLUSH or FSYNC. With a second writer plain POSIX order holds: what was gathered is committed first.
+extension SecretFS {
+    /// Makes what a session gathered the file's value, and has the kernel drop what it knows of the old one.
+    func commit(_ session: ReplaceSession, _ occasion: ReplaceSession.Occasion = .now, by caller: Caller? = nil)
+        throws(Errno)
+    {
+        let isKilled = { caller.map { Self.isKilled($0.pid) } ?? false }
+        if try session.commit(occasion, byKilled: isKilled, now: .now()) { ended(session) }
+    }
+
+    /// Nobody can be told any more: what cannot be committed is lost, as with any write whose error nobody waits for.
+    func finish(_ session: ReplaceSession) {
+        do throws(Errno) { try commit(session, .release) } catch {
+            if session.abandon(now: .now()) { ended(session) }
+        }
+    }
+
+    private func ended(_ session: ReplaceSession) {
+        // In this order: whoever finds no session must find that a value has changed.
+        valueChanges.add(1, ordering: .sequentiallyConsistent)
+        let isBeingRead = nodes.update(session.node) { state in
+            if state.session === session { state.session = nil }
+            state.contentGeneration &+= 1
+            return state.cachedHandles > 0
+        }
+        openSessions.subtract(1, ordering: .sequentiallyConsistent)
+        if isBeingRead == true { dropPages(of: [session.node]) }
+    }
+
+    /// The session that gathers a value for a node.
+    func session(of node: NodeID) -> ReplaceSession? {
+        guard openSessions.load(ordering: .sequentiallyConsistent) > 0 else { return nil }
+        return nodes.update(node) { $0.session } ?? nil
+    }
+
+    /// A second writer joins: what was gathered so far comes before what it does.
+    func join(_ node: NodeID) throws(Errno) {
+        if let session = session(of: node) { try commit(session) }
+    }
+
+    /// After `: > file` the value is gone for whoever comes next, although RELEASE comes when close has returned.
+    ///
+    /// A FLUSH without anything written may also be a shell's that has duplicated the descriptor and closes the
+    /// first, so it does not empty the file; but the RELEASE of a last one is with us already, and is waited for
+    /// here. Waits once a FLUSH, and not for long.
+    func settle(_ node: NodeID) {
+        guard let session = session(of: node), session.takeUnsettled() else { return }
+        for _ in 0..<100 where session.isOpen { usleep(500) }
+    }
+
+    /// Says for how long the kernel may believe attributes that were read after `changes` was taken: not at all
+    /// while a value is gathered, as it would not learn of the commit.
+    func attributeValidity(of node: NodeID, since changes: UInt64) -> Double {
+        if session(of: node) != nil || changes != valueChanges.load(ordering: .sequentiallyConsistent) { return 0 }
+        return Self.validity
+    }
+}
+
+extension SecretFS {
+    /// True for a thread whose process a signal is just putting an end to: what it closes was not finished.
+    ///
+    /// Told by the last field of /proc/PID/stat (proc_pid_stat(5)), the exit status in waitpid's form, which is
+    /// set before a process's files are closed. Reading it waits for nothing of that process.
+    static func isKilled(_ thread: Int32) -> Bool {
+        guard thread > 0 else { return false }
+        let descriptor = Glibc.open("/proc/\(thread)/stat", O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return false }
+        defer { Glibc.close(descriptor) }
+        return withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in
+            let count = Glibc.read(descriptor, buffer.baseAddress, buffer.count)
+            guard count > 0 else { return false }
+            // The command's name may hold anything, but it ends with the last bracket.
+            let text = buffer[..<count]
+            guard let bracket = text.lastIndex(of: UInt8(ascii: ")")) else { return false }
+            let fields = text[(bracket + 1)...].split(whereSeparator: { $0 == UInt8(ascii: " ") || $0 == 10 })
+            let (flagsPlace, statusPlace) = (6, 49)
+            guard fields.count > statusPlace, let flags = number(fields[flagsPlace]),
+                let status = number(fields[statusPlace])
+            else { return false }
+            let isExiting: UInt64 = 0x4
+            return flags & isExiting != 0 && status & 0x7f != 0
+        }
+    }
+
+    private static func number(_ digits: Slice<UnsafeMutableRawBufferPointer>) -> UInt64? {
+        UInt64(String(decoding: digits, as: UTF8.self))
+    }
+}
