@@ -46,7 +46,9 @@ let package = Package(
         room("SecretTree", ["Keyring", "Storage", "Sodium", "CLinux"]),
         room("Fuse", ["CFuse", "CLinux"]),
         room("SecretFS", ["SecretTree", "Keyring", "Fuse", "Sodium", "CLinux"]),
+        program("letterlock-bench", ["CLinux", argumentParser]),
         .executableTarget(name: "fuse-limit", dependencies: ["CFuse"], cSettings: [.define("_GNU_SOURCE")]),
+        tests("SecretTreeTests", ["SecretTree", "Keyring", "Storage", "Sodium", "CLinux"]),
         tests("StorageTests", ["Storage", "CLinux"]),
         tests("FuseTests", ["Fuse", "CLinux"]),
     ]

@@ -1,0 +1,68 @@
+import Glibc
+
+extension Workload {
+    private static func mountTime(_ subject: Subject) throws -> Double {
+        subject.unmount()
+        return try duration { try subject.mount() } * 1000
+    }
+
+    static let mounting: [Workload] = [
+        Workload(
+            name: "mount", title: "from starting the program until the mount answers", unit: .milliseconds,
+            takes: { $0.hasServer }, measure: { subject, _ in try mountTime(subject) },
+            targets: [.number(100, "100 ms")]),
+        Workload(
+            name: "memory", title: "memory of the server after reading many small files", unit: .mebibytes,
+            takes: { $0.hasServer },
+            prepare: { subject, settings in
+                try subject.prepareSmall(settings.smallCount, byteCount: smallByteCount)
+            },
+            measure: { subject, settings in
+                try subject.makeCold()
+                var buffer = [UInt8](repeating: 0, count: smallByteCount + 1)
+                for index in 0..<settings.smallCount {
+                    try File.readAndCompare(
+                        subject.smallFile(index, of: settings.smallCount),
+                        subject.smallContents(index, byteCount: smallByteCount), &buffer)
+                }
+                guard let server = subject.serverID else { throw Failure("\(subject.name) has no server") }
+                return try Process.residentMebibytes(server)
+            }, targets: [.number(20, "20 MiB")]),
+        Workload(
+            name: "rotate", title: "rotate the key that protects many files", unit: .milliseconds,
+            takes: { $0 is Letterlock },
+            prepare: { subject, settings in
+                try subject.prepareSmall(settings.smallCount, byteCount: smallByteCount)
+            },
+            measure: { subject, _ in
+                guard let letterlock = subject as? Letterlock else { return .nan }
+                return try duration { try letterlock.rotate() } * 1000
+            }),
+    ]
+
+    /// With very many files; these take a while to make.
+    static let many: [Workload] = [
+        Workload(
+            name: "many-mount", title: "from starting the program until a mount of very many files answers",
+            unit: .milliseconds, takes: { $0 is Letterlock }, prepare: prepareMany,
+            measure: { subject, _ in try mountTime(subject) }, targets: [.number(1000, "1 s")]),
+        Workload(
+            name: "many-memory", title: "memory of the server after listing very many files", unit: .mebibytes,
+            takes: { $0 is Letterlock }, prepare: prepareMany,
+            measure: { subject, settings in
+                try subject.makeCold()
+                let directory = subject.smallDirectory(of: settings.manyCount)
+                guard let stream = opendir(directory) else { throw Failure.call(directory) }
+                while readdir(stream) != nil {}
+                closedir(stream)
+                guard let server = subject.serverID else { throw Failure("\(subject.name) has no server") }
+                return try Process.residentMebibytes(server)
+            }, targets: [.number(40, "40 MiB")]),
+    ]
+
+    @Sendable private static func prepareMany(_ subject: Subject, _ settings: Settings) throws {
+        try subject.prepareSmall(settings.manyCount, byteCount: 64)
+    }
+
+    static let all = reading + writing + mounting + many
+}
