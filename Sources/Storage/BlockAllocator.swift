@@ -27,6 +27,7 @@ struct BlockAllocator: Sendable {
     var hasReleased: Bool { !released.isEmpty }
 
     mutating func allocate(_ count: Int) -> [UInt64] {
+        guard count > 0 else { return [] }
         let wanted = UInt64(count)
         if !isMarking, freeCount >= wanted {
             if let first = searchRun(wanted) { return take(first, wanted) }

@@ -22,8 +22,7 @@ final class BlockFile: @unchecked Sendable {
     }
 
     func allocate(_ count: Int) -> [UInt64] {
-        precondition(count >= 0)
-        return count == 0 ? [] : lock.locked { allocator.allocate(count) }
+        lock.locked { allocator.allocate(count) }
     }
 
     func write(at first: UInt64, _ bytes: UnsafeRawBufferPointer) throws(StorageError) {

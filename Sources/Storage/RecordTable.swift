@@ -180,6 +180,8 @@ final class RecordTable: @unchecked Sendable {
         } catch {
             // A transaction that a full disk has ended already is none to roll back.
             try? writer.connection.execute("ROLLBACK")
+            // What it wrote to the log must not be what fills the disk.
+            try? checkpoint()
             throw error
         }
     }
@@ -253,9 +255,9 @@ final class Walk {
             key = nil
             return
         }
-        guard let bytes = statement.bytes(0), let found = RecordKey(bytes) else {
+        guard let bytes = statement.bytes(0), let found = RecordKey(bytes), key.map({ $0 < found }) ?? true else {
             statement.reset()
-            throw .corrupt("\(reader.connection.path): a record has no proper key")
+            throw .corrupt("\(reader.connection.path): a record has no proper key, or a wrong place")
         }
         key = found
     }
