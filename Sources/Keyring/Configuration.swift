@@ -36,8 +36,11 @@ public struct KeySlot: Sendable, Equatable {
 ///
 ///     magic 8 "LTTRLOCK" | format 4 | suite 4 | store id 16 | created 12 | name length 2 | name | slots 2 |
 ///     for each slot: kind 1 | parameters length 2 | parameters | sealed length 2 | sealed root key |
-///     authentication 32
-struct Configuration: Equatable {
+///     authentication 32 | checksum 32
+///
+/// The authentication is a hash keyed with a key of the root key's. The checksum is for damage: without it a flipped bit
+/// in a slot would look like a wrong passphrase.
+struct Configuration: Equatable, Sendable {
     static let magic: UInt64 = 0x4B43_4F4C_5254_544C
     static let format: UInt32 = 1
     /// XChaCha20-Poly1305 with keyed BLAKE2b.
@@ -46,6 +49,7 @@ struct Configuration: Equatable {
     static let slotLimit = 16
     static let byteLimit = 128 * 1024
     static let authenticationByteCount = 32
+    static let checksumByteCount = 32
 
     var storeID: StoreID
     var name: String
@@ -73,7 +77,20 @@ struct Configuration: Equatable {
     /// The bytes with their authentication under the root key.
     func encoded(authenticatedBy rootKey: SecretKey) throws(KeyringError) -> [UInt8] {
         let body = body
-        return body + (try Self.authentication(of: body, rootKey))
+        let authenticated = body + (try Self.authentication(of: body, rootKey))
+        return authenticated + Self.checksum(authenticated)
+    }
+
+    private static func checksum(_ bytes: [UInt8]) -> [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: checksumByteCount) { buffer, count in
+            bytes.withUnsafeBytes {
+                Checksum.blake2b(
+                    $0,
+                    into: UnsafeMutableRawBufferPointer(
+                        rebasing: UnsafeMutableRawBufferPointer(buffer)[..<checksumByteCount]))
+            }
+            count = checksumByteCount
+        }
     }
 
     init(storeID: StoreID, name: String, created: Timestamp, slots: [KeySlot]) {
@@ -89,7 +106,11 @@ struct Configuration: Equatable {
         guard bytes.count <= Self.byteLimit, reader.number(UInt64.self) == Self.magic,
             let format = reader.number(UInt32.self)
         else { throw .notAKeyring }
-        guard format == Self.format else { throw .newerFormat(format) }
+        guard format <= Self.format else { throw .newerFormat(format) }
+        guard format == Self.format, bytes.count > Self.checksumByteCount,
+            bytes.suffix(Self.checksumByteCount).elementsEqual(
+                Self.checksum([UInt8](bytes.dropLast(Self.checksumByteCount))))
+        else { throw .damaged("the configuration is not what was stored") }
         guard let suite = reader.number(UInt32.self) else { throw .damaged("the configuration is too short") }
         guard suite == Self.suite else { throw .damaged("cipher suite \(suite) is not known") }
         guard let id = reader.take(StoreID.byteCount), let created = reader.timestamp(),
@@ -98,7 +119,10 @@ struct Configuration: Equatable {
         else { throw .damaged("the configuration is malformed") }
         storeID = StoreID(id)
         self.created = created
-        self.name = String(decoding: name, as: UTF8.self)
+        guard let name = String(validating: name, as: UTF8.self) else {
+            throw .damaged("the keyring's name is not UTF-8")
+        }
+        self.name = name
         slots = []
         for _ in 0..<slotCount {
             guard let kind = reader.number(UInt8.self),
@@ -110,17 +134,17 @@ struct Configuration: Equatable {
             }
             slots.append(KeySlot(kind: kind, parameters: [UInt8](parameters), sealedRootKey: [UInt8](sealed)))
         }
-        guard reader.remaining == Self.authenticationByteCount else {
+        guard reader.remaining == Self.authenticationByteCount + Self.checksumByteCount else {
             throw .damaged("the configuration is malformed")
         }
     }
 
     /// Holds the bytes against the root key that one of their slots gave.
     static func authenticate(_ bytes: UnsafeRawBufferPointer, _ rootKey: SecretKey) throws(KeyringError) {
-        let body = [UInt8](bytes.dropLast(authenticationByteCount))
+        let body = [UInt8](bytes.dropLast(authenticationByteCount + checksumByteCount))
         let expected = try authentication(of: body, rootKey)
         let isSame = expected.withUnsafeBytes {
-            Memory.equal($0, UnsafeRawBufferPointer(rebasing: bytes.suffix(authenticationByteCount)))
+            Memory.equal($0, UnsafeRawBufferPointer(rebasing: bytes[body.count..<body.count + authenticationByteCount]))
         }
         guard isSame else { throw .damaged("the configuration does not authenticate") }
     }

@@ -67,6 +67,12 @@ public struct Timestamp: Hashable, Comparable, Sendable {
         (left.seconds, left.nanoseconds) < (right.seconds, right.nanoseconds)
     }
 
+    /// So many seconds later, or the end of time.
+    public func adding(seconds more: Int64) -> Timestamp {
+        let (sum, overflows) = seconds.addingReportingOverflow(more)
+        return Timestamp(seconds: overflows ? .max : sum, nanoseconds: nanoseconds)
+    }
+
     /// `2026-03-01T12:00:00Z`, with whole seconds (RFC 3339).
     public var rfc3339: String {
         var time = time_t(seconds)

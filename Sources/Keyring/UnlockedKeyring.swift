@@ -14,7 +14,8 @@ public final class UnlockedKeyring: Sendable {
     public let configurationBytes: [UInt8]
 
     let coding: LifecycleCoding
-    private let rootKey: SecretKey
+    let configuration: Configuration
+    let rootKey: SecretKey
     private let seal: LifecycleSeal
     private let current: Mutex<KeyState>
     private let everythingIsReadable: Atomic<Bool>
@@ -28,6 +29,7 @@ public final class UnlockedKeyring: Sendable {
         created = configuration.created
         keyServices = configuration.slots.map(\.kind.name)
         configurationBytes = bytes
+        self.configuration = configuration
         self.rootKey = rootKey
         coding = LifecycleCoding(storeID: configuration.storeID, key: try rootKey.derived("letterlock keks 1"))
         seal = LifecycleSeal(storeID: configuration.storeID, key: try rootKey.derived("letterlock lifecycle 1"))
@@ -104,23 +106,21 @@ public final class UnlockedKeyring: Sendable {
     {
         var state = current.withLock { $0 }
         do { try change(&state.lifecycle) } catch { throw .lifecycle(error) }
-        var ended: [SecretKey] = []
         for record in state.lifecycle.versions {
             if record.state == .destroyed {
-                if let key = state.keys.removeValue(forKey: record.version) { ended.append(key) }
+                state.keys[record.version] = nil
             } else if state.keys[record.version] == nil {
                 state.keys[record.version] = try Self.random()
             }
         }
         return PreparedLifecycle(
-            state: state, ended: ended, lifecycleBytes: seal.seal(coding.encode(state.lifecycle, state.keys)))
+            state: state, lifecycleBytes: seal.seal(coding.encode(state.lifecycle, state.keys)))
     }
 
-    /// Makes a prepared change the current one.
+    /// Makes a prepared change the current one. A destroyed key is wiped when the last one who is using it is done.
     public func commit(_ prepared: PreparedLifecycle) {
         current.withLock { $0 = prepared.state }
         everythingIsReadable.store(prepared.state.lifecycle.isEverythingReadable, ordering: .releasing)
-        for key in prepared.ended { key.wipe() }
     }
 
     /// A subkey of the root key, for one purpose of the tree's.
@@ -160,13 +160,11 @@ struct KeyState: Sendable {
 /// A change that is made and has not taken effect.
 public final class PreparedLifecycle: Sendable {
     let state: KeyState
-    let ended: [SecretKey]
     /// The record to store before `commit`.
     public let lifecycleBytes: [UInt8]
 
-    init(state: KeyState, ended: [SecretKey], lifecycleBytes: [UInt8]) {
+    init(state: KeyState, lifecycleBytes: [UInt8]) {
         self.state = state
-        self.ended = ended
         self.lifecycleBytes = lifecycleBytes
     }
 }

@@ -36,11 +36,14 @@ public enum KEKState: UInt8, Sendable, CaseIterable {
 public struct KEKRecord: Sendable, Equatable {
     public let version: KEKVersion
     public let created: Timestamp
-    /// As it was set; `KeyLifecycle.state(of:)` tells what it amounts to.
     public internal(set) var state: KEKState
+    /// When it came into this state.
     public internal(set) var changed: Timestamp
-    /// Why it was compromised.
+    /// When it last stopped being primary, which `disable_after` and `destroy_after` count from; nil for the primary.
+    public internal(set) var retired: Timestamp?
+    /// Why it was compromised. What was compromised once is never enabled again.
     public internal(set) var reason: String?
+    /// When its material is to be erased, or was.
     public internal(set) var destroyAt: Timestamp?
 }
 
@@ -50,10 +53,12 @@ public enum LifecycleError: Error, Sendable, Equatable {
     case isPrimary
     /// So many files still need the version.
     case filesRemain(Int)
-    /// There is no such transition, or deletion is not allowed.
+    /// There is no such transition from this state, or deletion is not allowed.
     case notPermitted
     /// Out of range, or against the order of the minimums.
     case outOfRange
     /// Another version is the latest by now.
     case staleLatest
+    /// The version is a tombstone: nothing can be done with it.
+    case destroyed
 }

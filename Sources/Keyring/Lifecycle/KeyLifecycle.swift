@@ -15,6 +15,8 @@ public struct KeyLifecycle: Sendable, Equatable {
     /// Seconds after which such a version's destruction is scheduled; 0: never.
     public internal(set) var destroyAfter: Int64 = 0
     public internal(set) var lastRotation: Timestamp
+    /// Version N at N - 1. The primary and decrypt-only versions stand here as enabled, which they amount to without
+    /// `primary` and `minEncryption`.
     var records: [KEKRecord]
 
     /// The longest reason that is kept, in bytes.
@@ -37,22 +39,32 @@ public struct KeyLifecycle: Sendable, Equatable {
         self.records = records
     }
 
-    /// All versions, the oldest first.
-    public var versions: [KEKRecord] { records }
+    /// All versions, destroyed ones too, the oldest first, each in the state that it amounts to.
+    public var versions: [KEKRecord] { records.map(shown) }
 
     public var latest: KEKVersion { KEKVersion(rawValue: UInt32(records.count)) }
 
     public subscript(version: KEKVersion) -> KEKRecord? {
         guard version.rawValue >= 1, version <= latest else { return nil }
-        return records[Int(version.rawValue) - 1]
+        return shown(records[Int(version.rawValue) - 1])
+    }
+
+    private func shown(_ record: KEKRecord) -> KEKRecord {
+        var record = record
+        if record.version == primary {
+            record.state = .primary
+        } else if record.state == .enabled, record.version < minEncryption {
+            record.state = .decryptOnly
+        }
+        return record
     }
 
     /// What a version's state amounts to; nil if there is no such version.
     public func state(of version: KEKVersion) -> KEKState? {
-        guard let record = self[version] else { return nil }
         if version == primary { return .primary }
-        if record.state == .enabled, version < minEncryption { return .decryptOnly }
-        return record.state
+        guard version.rawValue >= 1, version <= latest else { return nil }
+        let state = records[Int(version.rawValue) - 1].state
+        return state == .enabled && version < minEncryption ? .decryptOnly : state
     }
 
     /// Why a version may not unwrap; nil if it may.
@@ -72,7 +84,23 @@ public struct KeyLifecycle: Sendable, Equatable {
     /// When the next rotation is due; nil: never.
     public var nextRotation: Timestamp? {
         guard autoRotatePeriod > 0 else { return nil }
-        let (seconds, overflows) = lastRotation.seconds.addingReportingOverflow(autoRotatePeriod)
-        return overflows ? nil : Timestamp(seconds: seconds, nanoseconds: lastRotation.nanoseconds)
+        return lastRotation.adding(seconds: autoRotatePeriod)
+    }
+
+    /// What always holds. A stored lifecycle has to as well.
+    var isConsistent: Bool {
+        guard state(of: primary) == .primary, records.indices.contains(Int(primary.rawValue) - 1),
+            records[Int(primary.rawValue) - 1].state == .enabled
+        else { return false }
+        let areRecordsSound = records.enumerated().allSatisfy { index, record in
+            Int(record.version.rawValue) == index + 1 && record.state != .primary && record.state != .decryptOnly
+                && (record.destroyAt != nil) == (record.state == .pendingDestruction || record.state == .destroyed)
+                && (record.reason != nil || record.state != .compromised)
+        }
+        let ceiling = minEncryption.rawValue == 0 ? primary : minEncryption
+        let periods = [autoRotatePeriod, disableAfter, destroyAfter]
+        return areRecordsSound && minDecryption >= .first && minDecryption <= ceiling && ceiling <= primary
+            && periods.allSatisfy { (0...Self.longestPeriod).contains($0) }
+            && (autoRotatePeriod == 0 || autoRotatePeriod >= Self.shortestRotationPeriod)
     }
 }

@@ -7,8 +7,8 @@ internal import Sodium
 ///
 /// and for each version
 ///
-///     version 4 | state 1 | has key 1 | has deadline 1 | reserved 1 | created 12 | changed 12 | deadline 12 |
-///     reason length 2 | reason | sealed key 72, if it has one
+///     version 4 | state 1 | has key 1 | has deadline 1 | is retired 1 | created 12 | changed 12 | deadline 12 |
+///     retired 12 | reason length 2 | reason | sealed key 72, if it has one
 struct LifecycleCoding {
     static let format: UInt32 = 1
     /// More than any keyring reaches by rotating every hour for a century.
@@ -36,21 +36,22 @@ struct LifecycleCoding {
             writer.put(record.state.rawValue)
             writer.put(UInt8(key == nil ? 0 : 1))
             writer.put(UInt8(record.destroyAt == nil ? 0 : 1))
-            writer.put(UInt8(0))
+            writer.put(UInt8(record.retired == nil ? 0 : 1))
             writer.put(record.created)
             writer.put(record.changed)
             writer.put(record.destroyAt ?? Timestamp(seconds: 0))
+            writer.put(record.retired ?? Timestamp(seconds: 0))
             writer.putCounted(Array((record.reason ?? "").utf8))
             if let key { writer.put(seal(key, of: record.version)) }
         }
         return writer.bytes
     }
 
-    /// Nil for what no Letterlock has written.
+    /// - Throws: `.damaged` for what no Letterlock has written.
     func decode(_ bytes: UnsafeRawBufferPointer) throws(KeyringError) -> (KeyLifecycle, [KEKVersion: SecretKey]) {
         var reader = ByteReader(bytes)
         guard let format = reader.number(UInt32.self) else { throw .damaged("the key lifecycle is too short") }
-        guard format == Self.format else { throw .newerFormat(format) }
+        guard format <= Self.format else { throw .newerFormat(format) }
         guard let primary = reader.number(UInt32.self), let minDecryption = reader.number(UInt32.self),
             let minEncryption = reader.number(UInt32.self), let flags = reader.number(UInt32.self),
             let autoRotatePeriod = reader.number(Int64.self), let disableAfter = reader.number(Int64.self),
@@ -74,9 +75,7 @@ struct LifecycleCoding {
         lifecycle.autoRotatePeriod = autoRotatePeriod
         lifecycle.disableAfter = disableAfter
         lifecycle.destroyAfter = destroyAfter
-        guard lifecycle.refusal(of: lifecycle.primary) == nil, keys[lifecycle.primary] != nil else {
-            throw .damaged("the primary KEK version cannot be used")
-        }
+        guard lifecycle.isConsistent else { throw .damaged("the key lifecycle contradicts itself") }
         return (lifecycle, keys)
     }
 
@@ -86,11 +85,14 @@ struct LifecycleCoding {
         guard let number = reader.number(UInt32.self), number == expected.rawValue,
             let state = reader.number(UInt8.self).flatMap(KEKState.init(rawValue:)),
             let hasKey = reader.number(UInt8.self), let hasDeadline = reader.number(UInt8.self),
-            reader.number(UInt8.self) != nil, let created = reader.timestamp(), let changed = reader.timestamp(),
-            let deadline = reader.timestamp(), let reason = reader.counted(limit: KeyLifecycle.reasonLimit)
+            let isRetired = reader.number(UInt8.self), let created = reader.timestamp(),
+            let changed = reader.timestamp(),
+            let deadline = reader.timestamp(), let retired = reader.timestamp(),
+            let reason = reader.counted(limit: KeyLifecycle.reasonLimit)
         else { throw .damaged("KEK version \(expected) is malformed") }
         let record = KEKRecord(
             version: expected, created: created, state: state, changed: changed,
+            retired: isRetired == 0 ? nil : retired,
             reason: reason.isEmpty ? nil : String(decoding: reason, as: UTF8.self),
             destroyAt: hasDeadline == 0 ? nil : deadline)
         guard hasKey != 0 else {

@@ -3,20 +3,21 @@ extension KeyLifecycle {
     /// A new version becomes primary, the old primary enabled.
     ///
     /// - Parameter expected: The version that the caller takes for the latest; nil for any.
+    @discardableResult
     public mutating func rotate(ifLatest expected: KEKVersion? = nil, now: Timestamp) throws(LifecycleError)
         -> KEKVersion
     {
         if let expected, expected != latest { throw .staleLatest }
-        guard latest.rawValue < .max else { throw .outOfRange }
+        guard latest.rawValue < LifecycleCoding.versionLimit else { throw .outOfRange }
         let version = KEKVersion(rawValue: latest.rawValue + 1)
         records.append(KEKRecord(version: version, created: now, state: .enabled, changed: now))
-        primary = version
+        makePrimary(version, now)
         lastRotation = now
         return version
     }
 
     /// An enabled version becomes primary again.
-    public mutating func promote(_ version: KEKVersion) throws(LifecycleError) {
+    public mutating func promote(_ version: KEKVersion, now: Timestamp) throws(LifecycleError) {
         switch try existing(version) {
         case .primary: return
         case .enabled: break
@@ -24,9 +25,10 @@ extension KeyLifecycle {
         default: throw .notPermitted
         }
         guard version >= minDecryption else { throw .outOfRange }
-        primary = version
+        makePrimary(version, now)
     }
 
+    /// Ends all use of a version until it is enabled. Asking for what is so already is no mistake, here and below.
     public mutating func disable(_ version: KEKVersion, now: Timestamp) throws(LifecycleError) {
         switch try existing(version) {
         case .primary: throw .isPrimary
@@ -36,12 +38,13 @@ extension KeyLifecycle {
         }
     }
 
+    /// Takes `disable` back, but never for what was compromised once.
     public mutating func enable(_ version: KEKVersion, now: Timestamp) throws(LifecycleError) {
         switch try existing(version) {
         case .primary: throw .isPrimary
         case .enabled, .decryptOnly: return
-        case .disabled: set(version, .enabled, now)
-        case .compromised, .pendingDestruction, .destroyed: throw .notPermitted
+        case .disabled where self[version]?.reason == nil: set(version, .enabled, now)
+        case .disabled, .compromised, .pendingDestruction, .destroyed: throw .notPermitted
         }
     }
 
@@ -51,7 +54,8 @@ extension KeyLifecycle {
         switch try existing(version) {
         case .primary: throw .isPrimary
         case .enabled, .decryptOnly, .disabled: set(version, .compromised, now)
-        case .compromised, .pendingDestruction, .destroyed: throw .notPermitted
+        case .compromised: return
+        case .pendingDestruction, .destroyed: throw .notPermitted
         }
         records[Int(version.rawValue) - 1].reason = reason
     }
@@ -74,8 +78,7 @@ extension KeyLifecycle {
         guard deletionAllowed else { throw .notPermitted }
         guard files == 0 || force else { throw .filesRemain(files) }
         set(version, .pendingDestruction, now)
-        records[Int(version.rawValue) - 1].destroyAt = Timestamp(
-            seconds: now.seconds + Int64(days) * 86_400, nanoseconds: now.nanoseconds)
+        records[Int(version.rawValue) - 1].destroyAt = now.adding(seconds: Int64(days) * 86_400)
     }
 
     /// A version whose destruction was scheduled is disabled instead.
@@ -88,6 +91,7 @@ extension KeyLifecycle {
     /// Destroys the versions whose day has come.
     ///
     /// - Returns: which ones.
+    @discardableResult
     public mutating func destroyDue(now: Timestamp) -> [KEKVersion] {
         let due = records.filter { $0.state == .pendingDestruction && ($0.destroyAt ?? now) <= now }.map(\.version)
         for version in due { set(version, .destroyed, now) }
@@ -97,15 +101,15 @@ extension KeyLifecycle {
     // MARK: Settings
 
     public mutating func setMinDecryption(_ version: KEKVersion) throws(LifecycleError) {
-        let limit = minEncryption.rawValue == 0 ? latest : minEncryption
-        guard version >= .first, version <= limit, version <= primary else { throw .outOfRange }
+        let limit = minEncryption.rawValue == 0 ? primary : minEncryption
+        guard version >= .first, version <= limit else { throw .outOfRange }
         minDecryption = version
     }
 
     /// - Parameter version: 0 for no bound.
     public mutating func setMinEncryption(_ version: KEKVersion) throws(LifecycleError) {
         if version.rawValue != 0 {
-            guard version >= minDecryption, version <= latest, version <= primary else { throw .outOfRange }
+            guard version >= minDecryption, version <= primary else { throw .outOfRange }
         }
         minEncryption = version
     }
@@ -134,7 +138,16 @@ extension KeyLifecycle {
 
     private func existing(_ version: KEKVersion) throws(LifecycleError) -> KEKState {
         guard let state = state(of: version) else { throw .noSuchVersion }
+        guard state != .destroyed else { throw .destroyed }
         return state
+    }
+
+    private mutating func makePrimary(_ version: KEKVersion, _ now: Timestamp) {
+        set(primary, .enabled, now)
+        records[Int(primary.rawValue) - 1].retired = now
+        set(version, .enabled, now)
+        records[Int(version.rawValue) - 1].retired = nil
+        primary = version
     }
 
     private mutating func set(_ version: KEKVersion, _ state: KEKState, _ now: Timestamp) {

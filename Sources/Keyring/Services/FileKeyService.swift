@@ -5,9 +5,15 @@ public import Sodium
 public final class FileKeyService: KeyService {
     public let kind = KeySlotKind.keyfile
     private let path: String
+    private let forbiddenMode: UInt32
 
-    /// The file is read when the service is used.
-    public init(path: String) { self.path = path }
+    /// The file is read when the service is used. Neither group nor others may read or write it.
+    public convenience init(path: String) { self.init(path: path, forbiddenMode: 0o066) }
+
+    init(path: String, forbiddenMode: UInt32) {
+        self.path = path
+        self.forbiddenMode = forbiddenMode
+    }
 
     public func seal(_ rootKey: SecretKey, for store: StoreID) throws(KeyringError) -> KeySlot {
         LocalSlot.seal(rootKey, kind, [], store, under: try key())
@@ -18,7 +24,7 @@ public final class FileKeyService: KeyService {
     }
 
     private func key() throws(KeyringError) -> SecretKey {
-        let text = try SecretFile.read(path, limit: 128, refusesReadableByOthers: true)
+        let text = try SecretFile.read(path, limit: 128, forbiddenMode: forbiddenMode)
         return try text.withUnsafeBytes { text throws(KeyringError) in
             try withScratchKey { (key: UnsafeMutableRawBufferPointer) throws(KeyringError) -> SecretKey in
                 if text.count == SecretKey.byteCount {
@@ -49,7 +55,8 @@ public final class CredentialService: KeyService {
         guard let directory = getenv("CREDENTIALS_DIRECTORY") else {
             throw .serviceUnavailable("CREDENTIALS_DIRECTORY is not set: systemd sets it for LoadCredential=")
         }
-        file = FileKeyService(path: String(cString: directory) + "/" + name)
+        // The access list for a unit's user shows as the group's bits of the mode.
+        file = FileKeyService(path: String(cString: directory) + "/" + name, forbiddenMode: 0o006)
     }
 
     public func seal(_ rootKey: SecretKey, for store: StoreID) throws(KeyringError) -> KeySlot {
@@ -63,19 +70,21 @@ public final class CredentialService: KeyService {
 
 /// Reading small secret files without a copy in ordinary memory.
 enum SecretFile {
-    /// Reads a regular file whole into locked memory.
-    static func read(_ path: String, limit: Int, refusesReadableByOthers: Bool) throws(KeyringError) -> SecretBytes {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+    /// Reads a file whole into locked memory.
+    ///
+    /// - Parameter forbiddenMode: Permissions that a key file must not have, and be a regular file; nil for a file that
+    ///   may be a pipe, too.
+    static func read(_ path: String, limit: Int, forbiddenMode: UInt32?) throws(KeyringError) -> SecretBytes {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (forbiddenMode == nil ? 0 : O_NONBLOCK))
         guard descriptor >= 0 else { throw .io(path: path, errno: errno) }
         defer { close(descriptor) }
         var status = stat()
         guard fstat(descriptor, &status) == 0 else { throw .io(path: path, errno: errno) }
         let type = status.st_mode & S_IFMT
-        if refusesReadableByOthers {
+        let mode = UInt32(status.st_mode & 0o7777)
+        if let forbiddenMode {
             guard type == S_IFREG else { throw .malformedKeyFile(path: path) }
-            guard status.st_mode & 0o044 == 0 else {
-                throw .insecureFile(path: path, mode: UInt32(status.st_mode & 0o7777))
-            }
+            guard mode & forbiddenMode == 0 else { throw .insecureFile(path: path, mode: mode) }
         } else if type == S_IFDIR {
             throw .io(path: path, errno: EISDIR)
         }
@@ -115,9 +124,6 @@ enum SecretFile {
 
     /// How many bytes there are before one newline at the end.
     static func lineByteCount(_ text: UnsafeRawBufferPointer) -> Int {
-        var count = text.count
-        if count > 0, text[count - 1] == UInt8(ascii: "\n") { count -= 1 }
-        if count > 0, count < text.count, text[count - 1] == UInt8(ascii: "\r") { count -= 1 }
-        return count
+        text.last == UInt8(ascii: "\n") ? text.count - 1 : text.count
     }
 }

@@ -7,7 +7,7 @@ public final class PassphraseService: KeyService {
     private let parameters: PasswordHash.Parameters
 
     /// - Parameter parameters: For a new slot; an old one has its own.
-    public init(passphrase: consuming SecretBytes, parameters: PasswordHash.Parameters = .moderate) {
+    public init(passphrase: consuming SecretBytes, parameters: PasswordHash.Parameters = .standard) {
         self.passphrase = passphrase
         self.parameters = parameters
     }
