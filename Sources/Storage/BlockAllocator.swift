@@ -13,6 +13,8 @@ struct BlockAllocator: Sendable {
     /// True until all blocks in use are known.
     private(set) var isMarking: Bool
 
+    /// 32 TiB of blocks.
+    static let limit: UInt64 = 1 << 33
     /// How many blocks a search looks at before new ones are taken.
     private static let searchLimit: UInt64 = 1 << 15
 
@@ -42,7 +44,7 @@ struct BlockAllocator: Sendable {
     }
 
     mutating func mark(_ blocks: [UInt64]) {
-        for block in blocks where block > 0 {
+        for block in blocks where block > 0 && block <= Self.limit {
             if block > end {
                 end = block
                 used += [UInt64](repeating: 0, count: max(0, Int((end + 63) / 64) - used.count))

@@ -17,6 +17,7 @@ final class BlockFile: @unchecked Sendable {
     init(in directory: File, _ flags: Int32, isNew: Bool) throws(StorageError) {
         file = try File(Self.fileName, in: directory, flags)
         let count = (try file.byteCount() + Self.size - 1) / Self.size
+        guard count <= BlockAllocator.limit else { throw .corrupt("\(Self.fileName) is longer than any store's") }
         allocator = BlockAllocator(blockCount: UInt64(count), isMarking: !isNew)
         needsSync = !isNew
     }

@@ -11,6 +11,8 @@ extension JournaledStore {
         guard !isClosed.load(ordering: .relaxed) else { throw .closed }
         guard !isReadOnly else { return }
         try foldLock.locked { () throws(StorageError) in
+            // After a sync that failed nothing can be told to be durable.
+            if let failure = commitLock.locked({ failure }) { throw failure }
             // One that met a full disk comes first.
             if overlayLock.locked({ frozen != nil }) { try writeFrozen() }
             let isWhole = try commitLock.locked { () throws(StorageError) -> Bool in

@@ -10,6 +10,8 @@ final class Journal: @unchecked Sendable {
     static let names = ["journal.0", "journal.1"]
     static let headerByteCount = 32
     static let frameHeaderByteCount = 24
+    /// Far more than commits let it grow to.
+    fileprivate static let byteLimit = 1 << 30
     private static let magic: UInt64 = 0x314E_5255_4F4A_4C4C
 
     let file: File
@@ -107,6 +109,7 @@ final class Journal: @unchecked Sendable {
     /// Reads the whole frames of the file up to the first that is torn.
     func contents() throws(StorageError) -> Contents {
         let count = try file.byteCount()
+        guard count <= Self.byteLimit else { throw .corrupt("\(file.name) is longer than any journal") }
         let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: count, alignment: 16)
         defer { bytes.deallocate() }
         let got = try file.read(into: bytes, at: 0)
@@ -196,7 +199,7 @@ struct FrameWriter: ~Copyable {
         for (_, value) in batch.changes {
             count += 1 + RecordKey.byteCount + (value.map { 4 + $0.count } ?? 0)
         }
-        precondition(count - start <= UInt32.max, "a batch of more than 4 GiB")
+        precondition(count <= Journal.byteLimit / 2, "a batch is far smaller than this")
         if count > buffer.count {
             buffer.deallocate()
             buffer = .allocate(byteCount: count, alignment: 16)

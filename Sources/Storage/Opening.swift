@@ -135,6 +135,8 @@ extension JournaledStore {
             }
             journals[index].byteCount = end
         }
+        // What was lost with the power is no longer durable: its numbers are given again.
+        blocksDurable = min(blocksDurable, last)
         committed.store(last, ordering: .releasing)
         durable.store(folded, ordering: .releasing)
         guard !isReadOnly else { return }
@@ -152,6 +154,7 @@ extension JournaledStore {
             }
             guard journal.byteCount > 0 else { continue }
             journal.needsSync = true
+            if found.blocksDurable > blocksDurable { try journal.note(blocksDurable: blocksDurable) }
             if !found.isOfThisBoot { try journal.noteBoot() }
         }
     }
