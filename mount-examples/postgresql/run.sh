@@ -73,7 +73,7 @@ new_password
     --port="$port" --username=postgres --dbname=postgres
 write_password_file
 [[ $(query "$secrets/shop/pgpass" 'select 1') == 1 ]] || fail "the new password is refused"
-version=$(getfattr --only-values --name user.letterlock.kek_version "$secrets/shop/pgpass")
+version=$(getfattr --absolute-names --only-values --name user.letterlock.kek_version "$secrets/shop/pgpass")
 [[ $version == 2 ]] || fail "the new password is under KEK version $version"
 echo "after a rotation the new password is under KEK version 2, and works"
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import SecretTree
+import Storage
 
 struct Verify: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -15,6 +16,9 @@ struct Verify: ParsableCommand {
 
     func run() throws {
         let path = try StoreDescription.directory(store)
+        if let holder = StoreHolder.staying(in: path) {
+            throw Messages.failure(.busy(holder: holder.text), store: path)
+        }
         let open = try StoreOpening.open(
             path, try keys.source(), readOnly: true, purpose: "verify", acceptsRollback: acceptRollback)
         open.warnings.forEach(Output.warn)

@@ -112,7 +112,7 @@ struct MountRequest {
             throw Failure(
                 "a mount on \(mountpoint) would hide the store \(store)", hint: "mount it elsewhere")
         }
-        if let holder = StoreHolder(of: store) {
+        if let holder = StoreHolder.staying(in: store) {
             throw Messages.failure(.busy(holder: holder.text), store: store)
         }
         if let entry = MountTable().entry(at: mountpoint), entry.isLetterlock {

@@ -13,7 +13,23 @@ struct StoreHolder {
         self.text = text
     }
 
+    /// The process that has the store open. One that is unmounted already and only brings it to disk is waited for,
+    /// as umount(8) waits for no server.
+    static func staying(in store: String) -> StoreHolder? {
+        guard let holder = StoreHolder(of: store) else { return nil }
+        guard let place = holder.mountpoint, let process = holder.process,
+            MountTable().entry(at: place)?.isLetterlock != true
+        else { return holder }
+        _ = ProcessTable.awaitEnd(of: process, seconds: patienceSeconds)
+        return StoreHolder(of: store)
+    }
+
+    private static let patienceSeconds: Int32 = 20
     private static let mark = " mounted at "
+
+    private var process: Int32? {
+        text.hasPrefix("pid ") ? Int32(text.dropFirst(4).prefix { $0.isNumber }) : nil
+    }
 
     /// Where it is mounted; nil if it is open for something else.
     var mountpoint: String? {
