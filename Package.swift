@@ -48,6 +48,7 @@ let package = Package(
         room("SecretFS", ["SecretTree", "Keyring", "Fuse", "Sodium", "CLinux"]),
         program("letterlock-bench", ["CLinux", argumentParser]),
         .executableTarget(name: "fuse-limit", dependencies: ["CFuse"], cSettings: [.define("_GNU_SOURCE")]),
+        tests("SecretTreeTests", ["SecretTree", "Keyring", "Storage", "Sodium", "CLinux"]),
         tests("StorageTests", ["Storage", "CLinux"]),
         tests("FuseTests", ["Fuse", "CLinux"]),
     ]

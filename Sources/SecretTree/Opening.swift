@@ -25,7 +25,7 @@ extension SecretTree {
         try store.read(RecordKey(.lifecycle)) { $0.map { [UInt8]($0) } }
     }
 
-    /// Makes an empty tree in an empty store: a root directory, 0700 and its owner's.
+    /// Makes an empty tree in an empty store, which stays open: a root directory, 0700 and its owner's.
     public static func create(
         in store: any RecordStore, keyring: UnlockedKeyring, uid: UInt32, gid: UInt32, now: Timestamp
     ) throws(TreeOpeningError) {
@@ -44,9 +44,12 @@ extension SecretTree {
                     transaction.put(RecordKey(.treeKey), value)
                     transaction.set(.root(uid: uid, gid: gid, now: now))
                 }
-                tree.foldWithLocalizer()
-                try tree.close()
             } catch { throw TreeOpeningError(error) }
+            tree.foldWithLocalizer()
+            do throws(StorageError) {
+                try store.fold()
+                try store.sync()
+            } catch { throw TreeOpeningError.storage(error) }
         } catch let error as KeyringError {
             throw .key(error)
         } catch let error as TreeOpeningError {

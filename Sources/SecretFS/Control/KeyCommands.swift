@@ -34,7 +34,7 @@ extension SecretFS {
 
     func promote(_ command: ControlCommand) throws(Errno) {
         let version = try command.version()
-        try changeKeys { lifecycle throws(LifecycleError) in try lifecycle.promote(version) }
+        try changeKeys { lifecycle throws(LifecycleError) in try lifecycle.promote(version, now: .now()) }
     }
 
     func changeState(of version: KEKVersion, _ command: ControlCommand) throws(Errno) {

@@ -26,6 +26,7 @@ extension Errno {
         case .notPermitted: self = .notPermitted
         case .outOfRange: self = .outOfRange
         case .staleLatest: self.init(ESTALE)
+        case .destroyed: self.init(ENOKEY)
         }
     }
 }
