@@ -36,13 +36,14 @@ struct ControlFile: Sendable {
             let version = KEKVersion(rawValue: try command.number())
             try fileSystem.changeKeys { lifecycle throws(LifecycleError) in try lifecycle.setMinEncryption(version) }
         },
-        .text(.keys, "auto_rotate_period") { fileSystem, _ in
-            "\(fileSystem.tree.keyring.lifecycle.autoRotatePeriod)\n"
-        } write: { fileSystem, _, command throws(Errno) in
-            let seconds = try command.seconds()
-            try fileSystem.changeKeys { lifecycle throws(LifecycleError) in
-                try lifecycle.setAutoRotatePeriod(seconds)
-            }
+        .period("auto_rotate_period", \.autoRotatePeriod) { lifecycle, seconds throws(LifecycleError) in
+            try lifecycle.setAutoRotatePeriod(seconds)
+        },
+        .period("disable_after", \.disableAfter) { lifecycle, seconds throws(LifecycleError) in
+            try lifecycle.setDisableAfter(seconds)
+        },
+        .period("destroy_after", \.destroyAfter) { lifecycle, seconds throws(LifecycleError) in
+            try lifecycle.setDestroyAfter(seconds)
         },
         .text(.keys, "next_rotation") { fileSystem, _ in
             (fileSystem.tree.keyring.lifecycle.nextRotation?.rfc3339 ?? "never") + "\n"
@@ -103,5 +104,17 @@ struct ControlFile: Sendable {
             "\(fileSystem.tree.keyring.lifecycle[keyPath: version].rawValue)\n"
         }
         return .text(place, name, read, write: write)
+    }
+    /// A file for a length of time; it reads as seconds.
+    private static func period(
+        _ name: String, _ seconds: any KeyPath<KeyLifecycle, Int64> & Sendable,
+        _ set: @escaping @Sendable (inout KeyLifecycle, Int64) throws(LifecycleError) -> Void
+    ) -> ControlFile {
+        .text(.keys, name) { fileSystem, _ in
+            "\(fileSystem.tree.keyring.lifecycle[keyPath: seconds])\n"
+        } write: { fileSystem, _, command throws(Errno) in
+            let seconds = try command.seconds()
+            try fileSystem.changeKeys { lifecycle throws(LifecycleError) in try set(&lifecycle, seconds) }
+        }
     }
 }

@@ -9,7 +9,7 @@ extension SecretFS {
         let lifecycle = keyring.lifecycle
         var counts: [(state: String, count: Int)] = []
         for record in lifecycle.versions {
-            let state = (lifecycle.state(of: record.version) ?? record.state).name
+            let state = record.state.name
             if let index = counts.firstIndex(where: { $0.state == state }) {
                 counts[index].count += 1
             } else {
@@ -45,7 +45,7 @@ extension SecretFS {
             lifecycle.versions.map { record in
                 .object([
                     ("version", .number(Int(record.version.rawValue))),
-                    ("state", .text((lifecycle.state(of: record.version) ?? record.state).name)),
+                    ("state", .text(record.state.name)),
                     ("created", .text(record.created.rfc3339)),
                     ("files", .number(counts[record.version] ?? 0)),
                     ("reason", .optional(record.reason)),

@@ -34,7 +34,8 @@ extension SecretFS {
 
     func promote(_ command: ControlCommand) throws(Errno) {
         let version = try command.version()
-        try changeKeys { lifecycle throws(LifecycleError) in try lifecycle.promote(version, now: .now()) }
+        let now = Timestamp.now()
+        try changeKeys { lifecycle throws(LifecycleError) in try lifecycle.promote(version, now: now) }
     }
 
     func changeState(of version: KEKVersion, _ command: ControlCommand) throws(Errno) {
@@ -72,15 +73,12 @@ extension SecretFS {
         }
     }
 
-    /// Rotates when that is due, and erases keys whose day has come. What fails is tried again at the next look.
+    /// Does what the passing of time asks for. What fails is tried again at the next look.
     func doWhatIsDue() {
         let now = Timestamp.now()
-        let lifecycle = tree.keyring.lifecycle
-        if let next = lifecycle.nextRotation, next <= now {
-            _ = try? tree.rotate(ifLatest: lifecycle.latest, now: now)
-        }
-        if lifecycle.versions.contains(where: { $0.state == .pendingDestruction && ($0.destroyAt ?? now) <= now }) {
-            try? changeKeys { _ = $0.destroyDue(now: now) }
+        let counts = tree.versionCounts
+        for action in tree.keyring.lifecycle.dueActions(now: now, files: { counts[$0] ?? 0 }) {
+            try? changeKeys { lifecycle throws(LifecycleError) in try lifecycle.perform(action, now: now) }
         }
     }
 
