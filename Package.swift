@@ -32,6 +32,7 @@ let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package
 
 let package = Package(
     name: "letterlock",
+    products: [.executable(name: "letterlock", targets: ["letterlock"])],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
     ],
@@ -46,6 +47,9 @@ let package = Package(
         room("SecretTree", ["Keyring", "Storage", "Sodium", "CLinux"]),
         room("Fuse", ["CFuse", "CLinux"]),
         room("SecretFS", ["SecretTree", "Keyring", "Fuse", "Sodium", "CLinux"]),
+        program(
+            "letterlock",
+            ["SecretFS", "SecretTree", "Keyring", "Storage", "Fuse", "Sodium", "CLinux", argumentParser]),
         program("letterlock-bench", ["CLinux", argumentParser]),
         .executableTarget(name: "fuse-limit", dependencies: ["CFuse"], cSettings: [.define("_GNU_SOURCE")]),
         tests("SecretTreeTests", ["SecretTree", "Keyring", "Storage", "Sodium", "CLinux"]),

@@ -50,6 +50,8 @@ extension SecretTree {
                 try store.fold()
                 try store.sync()
             } catch { throw TreeOpeningError.storage(error) }
+            // The fold's hook knows the tree weakly.
+            withExtendedLifetime(tree) {}
         } catch let error as KeyringError {
             throw .key(error)
         } catch let error as TreeOpeningError {
