@@ -55,5 +55,6 @@ let package = Package(
         tests("SecretTreeTests", ["SecretTree", "Keyring", "Storage", "Sodium", "CLinux"]),
         tests("StorageTests", ["Storage", "CLinux"]),
         tests("FuseTests", ["Fuse", "CLinux"]),
+        tests("SodiumTests", ["Sodium"]),
     ]
 )

@@ -35,15 +35,4 @@ public enum Base64 {
         }
         return count
     }
-
-    /// Decodes into locked memory; nil if `text` is malformed or decodes to more than `limit` bytes.
-    public static func decode(_ text: UnsafeRawBufferPointer, limit: Int = 4096) throws(SodiumError) -> SecretBytes? {
-        var whole = try SecretBytes(byteCount: limit)
-        guard let count = whole.withUnsafeMutableBytes({ decode(text, into: $0) }) else { return nil }
-        var secret = try SecretBytes(byteCount: count)
-        whole.withUnsafeBytes { whole in
-            secret.withUnsafeMutableBytes { $0.copyMemory(from: UnsafeRawBufferPointer(rebasing: whole[..<count])) }
-        }
-        return secret
-    }
 }

@@ -1,0 +1,67 @@
+import Sodium
+import Testing
+
+/// The expected values come from Python's hashlib.blake2b.
+@Suite struct HashingTests {
+    private func keyedHash(_ a: [UInt8], _ b: [UInt8], byteCount: Int) -> [UInt8] {
+        var hash = [UInt8](repeating: 0, count: byteCount)
+        hash.withUnsafeMutableBytes { hash in
+            a.withUnsafeBytes { a in
+                b.withUnsafeBytes { b in
+                    countingKey.withUnsafeBytes { KeyedHash.hash(a, b, key: BorrowedKey($0), into: hash) }
+                }
+            }
+        }
+        return hash
+    }
+
+    private func derived(_ context: [UInt8]) -> [UInt8] {
+        var key = [UInt8](repeating: 0, count: 32)
+        key.withUnsafeMutableBytes { key in
+            context.withUnsafeBytes { context in
+                countingKey.withUnsafeBytes {
+                    Derivation.derive("letterlock test", context: context, from: BorrowedKey($0), into: key)
+                }
+            }
+        }
+        return key
+    }
+
+    @Test func `derives keys by label and context`() throws {
+        #expect(
+            derived([UInt8]("context".utf8))
+                == bytes("5e1f0f6f070f66bc5e20e72fcd72c97afc1548e965c0de63f15f4306cfa08e39"))
+        #expect(derived([]) == bytes("adf7f71cea061edb9a669da8c31f4abf42e1a751e770c3885ab86a36aba78ea7"))
+        let key = try countingKey.withUnsafeBytes { key in
+            try [UInt8]("context".utf8).withUnsafeBytes {
+                try Derivation.derive("letterlock test", context: $0, from: BorrowedKey(key))
+            }
+        }
+        #expect(key.withKey { [UInt8]($0.bytes) } == derived([UInt8]("context".utf8)))
+    }
+
+    @Test func `hashes under a key, 16 to 64 bytes`() {
+        #expect(keyedHash([0x61, 0x62], [0x63], byteCount: 16) == bytes("89d5f22c2e186ad1fe7c9f4d2e1d7956"))
+        #expect(
+            keyedHash([], [UInt8](repeating: 0x78, count: 1000), byteCount: 64)
+                == bytes(
+                    "00abd3915514f0eaa9b8ebd3f9dc5f37807f0bcc5762f4fa24c60218ebd6c269"
+                        + "e755c43ebb8e6829ec8dd333145146d9d2c53559bd065758f73ca781241f5621"))
+    }
+
+    @Test func `where one part ends and the next begins makes a difference`() {
+        #expect(keyedHash([1, 2], [3], byteCount: 32) != keyedHash([1], [2, 3], byteCount: 32))
+    }
+
+    @Test func `hashes without a key as RFC 7693 does`() {
+        var hash = [UInt8](repeating: 0, count: 64)
+        hash.withUnsafeMutableBytes { hash in
+            [UInt8]("abc".utf8).withUnsafeBytes { Checksum.blake2b($0, into: hash) }
+        }
+        #expect(
+            hash
+                == bytes(
+                    "ba80a53f981c4d0d6a2797b69f12f6e94c212f14685ac4b74b12bb6fdbffa2d1"
+                        + "7d87c5392aab792dc252d5de4533cc9518d38aa8dbf1925ab92386edd4009923"))
+    }
+}
