@@ -83,7 +83,7 @@ struct MountRequest {
         switch number {
         case ENOENT, ENODEV, ENXIO:
             throw Failure(
-                "FUSE is missing: /dev/fuse: \(SystemError.text(number))",
+                "fuse is missing: /dev/fuse: \(SystemError.text(number))",
                 hint:
                     "load the kernel's module with 'modprobe fuse', and give a container the device /dev/fuse"
             )

@@ -43,7 +43,7 @@ enum Messages {
         switch error {
         case .device(let number):
             Failure(
-                "FUSE is missing: /dev/fuse", errno: number,
+                "fuse is missing: /dev/fuse", errno: number,
                 hint:
                     "load the kernel's module with 'modprobe fuse', and give a container the device /dev/fuse"
             )
