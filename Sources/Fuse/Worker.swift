@@ -18,20 +18,16 @@ final class Worker {
     private(set) var offeredFlags: (flags: UInt32, flags2: UInt32)?
     /// While a kept INIT is served: the kernel has had its reply from another process.
     private(set) var swallowsReplies = false
-    private let buffer: UnsafeMutableRawBufferPointer
-    private var scratchBuffer: UnsafeMutableRawBufferPointer
+    private let requestBuffer: PlaintextBuffer
+    private var scratchBuffer: PlaintextBuffer
 
     init(_ session: Session) {
         self.session = session
-        buffer = .allocate(
-            byteCount: session.options.maxWriteByteCount + Self.headroomByteCount, alignment: 4096)
-        scratchBuffer = .allocate(byteCount: session.options.maxWriteByteCount, alignment: 4096)
+        requestBuffer = PlaintextBuffer(byteCount: session.options.maxWriteByteCount + Self.headroomByteCount)
+        scratchBuffer = PlaintextBuffer(byteCount: session.options.maxWriteByteCount)
     }
 
-    deinit {
-        buffer.deallocate()
-        scratchBuffer.deallocate()
-    }
+    private var buffer: UnsafeMutableRawBufferPointer { requestBuffer.bytes }
 
     // MARK: - The thread's own
 
@@ -135,22 +131,21 @@ final class Worker {
 
     /// Room for a reply of `count` bytes, or EINVAL if nobody could mean that.
     func scratch(_ count: Int) throws(Errno) -> UnsafeMutableRawBufferPointer {
-        if count > scratchBuffer.count {
+        if count > scratchBuffer.bytes.count {
             guard count <= Self.largestReplyByteCount else { throw Errno(EINVAL) }
-            scratchBuffer.deallocate()
-            scratchBuffer = .allocate(byteCount: count, alignment: 4096)
+            scratchBuffer = PlaintextBuffer(byteCount: count)
         }
-        return UnsafeMutableRawBufferPointer(rebasing: scratchBuffer[..<count])
+        return UnsafeMutableRawBufferPointer(rebasing: scratchBuffer.bytes[..<count])
     }
 
     /// Sends the first `count` bytes of the scratch buffer, then wipes them.
     func replyFromScratch(_ request: fuse_req_t, _ count: Int) {
-        _ = fuse_reply_buf(request, scratchBuffer.baseAddress?.assumingMemoryBound(to: CChar.self), count)
+        _ = fuse_reply_buf(request, scratchBuffer.bytes.baseAddress?.assumingMemoryBound(to: CChar.self), count)
         wipeScratch(count)
     }
 
     func wipeScratch(_ count: Int) {
-        wipe(scratchBuffer, min(count, scratchBuffer.count))
+        wipe(scratchBuffer.bytes, min(count, scratchBuffer.bytes.count))
     }
 }
 

@@ -100,6 +100,15 @@ struct LifeTests {
         #expect((client.value ?? nil) != nil)
     }
 
+    @Test("readahead is raised for the mount's device alone")
+    func readahead() throws {
+        let mounted = try Mounted()
+        guard access("/sys/class/bdi", W_OK) == 0, mounted.mount.raiseReadahead(to: 512 << 10) else { return }
+        let device = try Client.status(mounted.directory).st_dev
+        let minor = (device & 0xff) | (device >> 12 & 0xffff_ff00)
+        #expect(try Client.read("/sys/class/bdi/0:\(minor)/read_ahead_kb") == "512\n")
+    }
+
     @Test("the notifier has the kernel forget pages, attributes and names")
     func notifications() throws {
         let fileSystem = MemoryFileSystem()
