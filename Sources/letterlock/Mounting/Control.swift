@@ -92,10 +92,10 @@ struct Control {
                 hint: "the control directory belongs to the mount's owner alone")
         case EINVAL: Failure("\(subject): the server does not take this request")
         case ERANGE: Failure("\(subject): out of range, or against the order of the minimums")
-        case EBUSY:
+        case EBUSY where version.map { (try? text("keys/\($0)/state")) == "primary" } == true:
             Failure(
-                "\(subject) is the primary, or files still need it",
-                hint: "make another version primary first: 'letterlock rotate \(mountpoint)'")
+                "\(subject) is the primary", hint: "make another one primary first: 'letterlock rotate \(mountpoint)'")
+        case EBUSY: Failure("files still need \(subject)", hint: "see 'letterlock key list \(mountpoint)'")
         case EPERM:
             Failure(
                 "\(subject): not allowed in its state",
