@@ -45,6 +45,8 @@ final class Mounted {
             throw error
         }
         try serve(.fresh)
+        let kept = initRequest
+        guard eventually({ kept.bytes.withLock { !$0.isEmpty } }) else { throw Errno(ETIMEDOUT) }
     }
 
     @discardableResult
