@@ -4,6 +4,7 @@ public import Glibc
 // succeed without a request, seek and fallocate fall back to what the kernel can do alone.
 extension FileSystem {
     public func started() {}
+    public var truncatesAtOpening: Bool { true }
     public func forget(_ node: UInt64, count: UInt64) {}
     public func release(_ node: UInt64, handle: UInt64, flags: Int32) {}
     public func releaseDirectory(_ node: UInt64, handle: UInt64) {}

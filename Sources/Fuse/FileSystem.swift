@@ -103,6 +103,9 @@ public protocol DirectorySink: ~Copyable {
 public protocol FileSystem: AnyObject, Sendable {
     /// Called once, while the connection is set up and before any request.
     func started()
+    /// True if O_TRUNC comes with OPEN: the kernel takes the file to be empty then. False if the kernel shall ask for
+    /// the truncation with a SETATTR behind OPEN, without a handle, and believe the size in the reply.
+    var truncatesAtOpening: Bool { get }
     func lookup(_ name: UnsafeRawBufferPointer, in parent: UInt64, _ caller: Caller) throws(Errno)
         -> EntryReply
     func forget(_ node: UInt64, count: UInt64)

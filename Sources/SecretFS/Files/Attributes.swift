@@ -74,6 +74,13 @@ extension SecretFS {
                 }
                 return try attributes(of: id, gatheredBy: own)
             }
+            if size == 0, handle == nil, !change.hasAny {
+                settle(id)
+                if beginReplacing(id, clearsSetID: change.clearsSetID, caller) {
+                    let attributes = try answering { () throws(TreeError) in try tree.attributes(of: id) }
+                    return (stat(attributes, options), 0)
+                }
+            }
             try beginPlainChange(of: id, handle: handle)
             change.size = UInt64(size)
         } else {

@@ -85,9 +85,17 @@ private enum KeyAttribute: String {
             return String(version.rawValue)
         case .dekCreated:
             guard let created = try tree.dekCreated(of: id) else { throw .noAttribute }
-            return created.rfc3339
-        case .valueChanged: return attributes.valueChanged.rfc3339
+            return created.preciseRFC3339
+        case .valueChanged: return attributes.valueChanged.preciseRFC3339
         case .needsRegeneration: return attributes.needsRegeneration ? "1" : "0"
         }
+    }
+}
+
+extension Timestamp {
+    /// `2026-03-01T12:00:00.123456789Z`: two changes within a second differ.
+    fileprivate var preciseRFC3339: String {
+        let digits = String(nanoseconds)
+        return rfc3339.dropLast() + "." + String(repeating: "0", count: max(0, 9 - digits.count)) + digits + "Z"
     }
 }

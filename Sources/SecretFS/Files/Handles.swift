@@ -34,20 +34,29 @@ enum Handle {
 /// A descriptor that is open for writing.
 final class Writer: Sendable {
     let node: NodeID
-    /// The value that it gathers; the session may have ended.
-    let session: ReplaceSession?
+    /// The thread that opened it.
+    let opener: Int32
     let isCached: Bool
     /// The content's generation at the opening.
     let generation: UInt32
-    /// Counted among the node's `activeWriters`.
-    let isActive: Atomic<Bool>
+    /// It has written since it was last flushed, and is counted among the node's `activeWriters`.
+    let isActive = Atomic(false)
+    /// Nothing was done with it yet; it is among the node's `freshWriters`.
+    let isFresh: Atomic<Bool>
+    private let gathering = Mutex<ReplaceSession?>(nil)
 
-    init(_ node: NodeID, session: ReplaceSession?, isCached: Bool, generation: UInt32) {
+    init(_ node: NodeID, opener: Int32, isFresh: Bool, isCached: Bool, generation: UInt32) {
         self.node = node
-        self.session = session
+        self.opener = opener
+        self.isFresh = Atomic(isFresh)
         self.isCached = isCached
         self.generation = generation
-        isActive = Atomic(session == nil)
+    }
+
+    /// The value that it gathers; the session may have ended.
+    var session: ReplaceSession? {
+        get { gathering.withLock { $0 } }
+        set { gathering.withLock { $0 = newValue } }
     }
 }
 

@@ -9,8 +9,10 @@ struct NodeState {
     /// Handles open on it, and how many of them use the page cache.
     var openHandles = 0
     var cachedHandles = 0
-    /// Writable handles that were not flushed since they were opened or last written to.
+    /// Writable handles that were not flushed since they last wrote to the file itself.
     var activeWriters = 0
+    /// Handles opened for writing alone with which nothing was done yet: a truncation may belong to the opening.
+    var freshWriters: [Writer] = []
     /// The value that is being gathered for it.
     var session: ReplaceSession?
     /// It was opened with the page cache, so that the kernel may have pages of it.

@@ -5,15 +5,22 @@ import SecretTree
 import Synchronization
 
 extension SecretFS {
+    /// The kernel truncates in a request of its own, behind this one: see `beginReplacing`.
+    public var truncatesAtOpening: Bool { false }
+
     public func open(_ node: UInt64, flags: Int32, _ caller: Caller) throws(Errno) -> OpenReply {
         if let control = ControlNode(node) { return try openControlFile(control, flags: flags) }
         let id = NodeID(rawValue: node)
         settle(id)
-        let truncates = flags & O_TRUNC != 0
-        // Who replaces a value need not be able to read the old one: so a compromised secret gets its new value.
-        if !truncates { try answering { () throws(TreeError) in try tree.checkReadable(id) } }
-        guard flags & O_ACCMODE != O_RDONLY || truncates else { return openForReading(id) }
-        return try openForWriting(id, flags: flags, truncates: truncates, caller)
+        let access = flags & O_ACCMODE
+        // Who writes alone may be about to replace the value, and need not be able to read the old one: so a
+        // compromised secret gets its new value. Others' writes meet the key where they need it.
+        if access != O_WRONLY || flags & O_APPEND != 0 {
+            try answering { () throws(TreeError) in try tree.checkReadable(id) }
+        }
+        if access == O_RDONLY { return openForReading(id) }
+        guard !tree.isReadOnly else { throw .readOnly }
+        return openForWriting(id, flags: flags, isFresh: access == O_WRONLY, caller).reply
     }
 
     public func create(
@@ -34,14 +41,19 @@ extension SecretFS {
         }
         let id = NodeID(rawValue: entry.node)
         if flags & O_ACCMODE == O_RDONLY { return (entry, openForReading(id)) }
-        return (entry, openPlainly(id, flags: flags).reply)
+        return (entry, openForWriting(id, flags: flags, isFresh: false, caller).reply)
     }
 
     private var usesPageCache: Bool { options.cacheMode == .kernel }
 
     private func openForReading(_ id: NodeID) -> OpenReply {
-        let isCached = usesPageCache
-        let (generation, keepsCache) = nodes.change(id) { $0.openHandle(isCached: isCached) }
+        let usesPageCache = usesPageCache
+        let (generation, keepsCache, isCached) = nodes.change(id) { state in
+            // While a value is gathered the kernel is not sure of the file's size: who opens now asks us.
+            let isCached = usesPageCache && state.session == nil
+            let (generation, keepsCache) = state.openHandle(isCached: isCached)
+            return (generation, keepsCache, isCached)
+        }
         var reply = OpenReply(handle: Handle.reader(generation: generation, isCached: isCached).rawValue)
         reply.directIO = !isCached
         reply.keepCache = keepsCache
@@ -50,66 +62,56 @@ extension SecretFS {
         return reply
     }
 
-    private func openForWriting(_ id: NodeID, flags: Int32, truncates: Bool, _ caller: Caller)
-        throws(Errno) -> OpenReply
+    /// Who writes alone does so past the page cache: half a value must not enter the pages that readers share.
+    private func openForWriting(_ id: NodeID, flags: Int32, isFresh: Bool, _ caller: Caller)
+        -> (reply: OpenReply, writer: Writer)
     {
-        guard !tree.isReadOnly else { throw .readOnly }
-        if truncates, flags & O_ACCMODE == O_WRONLY, let reply = openForReplacing(id, caller) { return reply }
-        let (reply, number) = openPlainly(id, flags: flags)
-        do throws(Errno) {
-            try join(id)
-            if truncates {
-                var change = AttributeChange()
-                change.size = 0
-                change.clearsSetID = caller.killsSetID
-                let truncation = change
-                _ = try answering { () throws(TreeError) in try tree.setAttributes(of: id, truncation, now: .now()) }
-            }
-        } catch {
-            close(number, id)
-            throw error
+        let mayCache = usesPageCache && flags & O_ACCMODE == O_RDWR
+        let appends = flags & O_APPEND != 0
+        let writer = nodes.change(id) { state in
+            // What is appended through the page cache goes to where the kernel takes the end to be.
+            let isSizeSure = state.session == nil && state.contentGeneration == state.cleanGeneration
+            let isCached = mayCache && (isSizeSure || !appends)
+            let (generation, _) = state.openHandle(isCached: isCached)
+            let writer = Writer(
+                id, opener: caller.pid, isFresh: isFresh, isCached: isCached, generation: generation)
+            if isFresh { state.freshWriters.append(writer) }
+            return writer
         }
-        return reply
-    }
-
-    /// Begins a replacement, unless somebody else is writing to the file.
-    private func openForReplacing(_ id: NodeID, _ caller: Caller) -> OpenReply? {
-        let session = ReplaceSession(of: id, in: tree, clearsSetID: caller.killsSetID)
-        openSessions.add(1, ordering: .sequentiallyConsistent)
-        let generation: UInt32? = nodes.change(id) { state in
-            guard state.session == nil, state.activeWriters == 0 else { return nil }
-            state.session = session
-            return state.openHandle(isCached: false).generation
-        }
-        guard let generation else {
-            openSessions.subtract(1, ordering: .sequentiallyConsistent)
-            return nil
-        }
-        let writer = Writer(id, session: session, isCached: false, generation: generation)
         var reply = OpenReply(handle: Handle.writer(writers.add(writer)).rawValue)
-        // Half a value must not enter the pages that readers share.
-        reply.directIO = true
-        reply.keepCache = true
-        return reply
+        reply.directIO = !writer.isCached
+        reply.keepCache = !writer.isCached
+        return (reply, writer)
     }
 
-    private func openPlainly(_ id: NodeID, flags: Int32) -> (reply: OpenReply, number: UInt64) {
-        let appendsOnly = flags & O_ACCMODE == O_WRONLY && flags & O_APPEND != 0
-        let usesPageCache = usesPageCache
-        let (generation, keepsCache, isCached) = nodes.change(id) { state in
-            // The kernel may be wrong about a replaced file's size until it asks: then what is appended
-            // through the page cache would go to the wrong place in it.
-            let isCached = usesPageCache && !(appendsOnly && state.contentGeneration != state.cleanGeneration)
-            state.activeWriters += 1
-            let (generation, keepsCache) = state.openHandle(isCached: isCached)
-            return (generation, keepsCache, isCached)
+    /// A truncation to nothing by the thread that has just opened the file for writing alone: O_TRUNC.
+    ///
+    /// The kernel asks for it behind OPEN (and not with it, see `truncatesAtOpening`: it would take the file to be
+    /// empty at once, for everyone), and takes the size from the reply: the old one, as it stays for all others.
+    ///
+    /// - Returns: false if it is another kind of truncation, or somebody else writes too.
+    func beginReplacing(_ id: NodeID, clearsSetID: Bool, _ caller: Caller) -> Bool {
+        let session = ReplaceSession(of: id, in: tree, clearsSetID: clearsSetID)
+        openSessions.add(1, ordering: .sequentiallyConsistent)
+        let writer = nodes.update(id) { state -> Writer? in
+            guard state.session == nil, state.activeWriters == 0,
+                let writer = state.freshWriters.last(where: { $0.opener == caller.pid })
+            else { return nil }
+            state.session = session
+            return writer
         }
-        let writer = Writer(id, session: nil, isCached: isCached, generation: generation)
-        let number = writers.add(writer)
-        var reply = OpenReply(handle: Handle.writer(number).rawValue)
-        reply.directIO = !isCached
-        reply.keepCache = keepsCache
-        return (reply, number)
+        guard let writer = writer ?? nil else {
+            openSessions.subtract(1, ordering: .sequentiallyConsistent)
+            return false
+        }
+        writer.session = session
+        endFreshness(of: writer)
+        return true
+    }
+
+    private func endFreshness(of writer: Writer) {
+        guard writer.isFresh.exchange(false, ordering: .acquiringAndReleasing) else { return }
+        _ = nodes.update(writer.node) { $0.freshWriters.removeAll { $0 === writer } }
     }
 
     /// The value that a handle's writer is gathering; nil if it writes to the file itself.
@@ -122,17 +124,30 @@ extension SecretFS {
 
     /// Before a change goes to the file itself: the writer counts as one, and what is being gathered comes first.
     func beginPlainChange(of id: NodeID, handle: UInt64?) throws(Errno) {
-        if let handle, case .writer(let number) = Handle(handle), let writer = writers[number],
-            !writer.isActive.exchange(true, ordering: .acquiringAndReleasing)
-        {
-            nodes.change(id) { $0.activeWriters += 1 }
+        if let handle, case .writer(let number) = Handle(handle), let writer = writers[number] {
+            endFreshness(of: writer)
+            if !writer.isActive.exchange(true, ordering: .acquiringAndReleasing) {
+                nodes.change(id) { $0.activeWriters += 1 }
+            }
         }
         try join(id)
+    }
+
+    /// After a change that went past the page cache: who reads through it may have fetched an old page meanwhile.
+    func endPlainChange(of id: NodeID, handle: UInt64?) {
+        guard usesPageCache, let handle, case .writer(let number) = Handle(handle), writers[number]?.isCached == false
+        else { return }
+        let isBeingRead = nodes.update(id) { state in
+            if state.cachedHandles > 0 { state.contentGeneration &+= 1 }
+            return state.cachedHandles > 0
+        }
+        if isBeingRead == true { dropPages(of: [id]) }
     }
 
     public func flush(_ node: UInt64, handle: UInt64, _ caller: Caller) throws(Errno) {
         guard case .writer(let number) = Handle(handle), let writer = writers[number] else { return }
         if let session = writer.session, session.isOpen { try commit(session, .flush, by: caller) }
+        endFreshness(of: writer)
         endWriting(writer)
     }
 
@@ -153,6 +168,7 @@ extension SecretFS {
     private func close(_ number: UInt64, _ id: NodeID) {
         guard let writer = writers.remove(number) else { return }
         if let session = writer.session, session.isOpen { finish(session) }
+        endFreshness(of: writer)
         endWriting(writer)
         nodes.closeHandle(id) { $0.closeHandle(isCached: writer.isCached, writer.generation) }
     }

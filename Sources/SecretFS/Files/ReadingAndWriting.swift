@@ -42,6 +42,7 @@ extension SecretFS {
             try tree.write(
                 id, at: UInt64(offset), from: buffer, appends: appends, clearsSetID: killsSetID, now: now)
         }
+        endPlainChange(of: id, handle: handle)
         return buffer.count
     }
 
