@@ -65,7 +65,7 @@ install:
 	install -d $(DESTDIR)$(HELPERDIR) $(DESTDIR)$(UNITDIR)
 	ln -sfn $(PREFIX)/bin/letterlock $(DESTDIR)$(HELPERDIR)/mount.fuse.letterlock
 	ln -sfn $(PREFIX)/bin/letterlock $(DESTDIR)$(HELPERDIR)/umount.fuse.letterlock
-	sed 's|/usr/local/bin/|$(PREFIX)/bin/|g' mount-examples/systemd/letterlock@.service \
+	sed 's|/usr/local/|$(PREFIX)/|g' mount-examples/systemd/letterlock@.service \
 	    >$(DESTDIR)$(UNITDIR)/letterlock@.service
 	chmod 0644 $(DESTDIR)$(UNITDIR)/letterlock@.service
 	install -d $(DESTDIR)$(BASHCOMPDIR) $(DESTDIR)$(ZSHCOMPDIR) $(DESTDIR)$(FISHCOMPDIR)
