@@ -55,6 +55,7 @@ let package = Package(
         tests("SecretTreeTests", ["SecretTree", "Keyring", "Storage", "Sodium", "CLinux"]),
         tests("StorageTests", ["Storage", "CLinux"]),
         tests("FuseTests", ["Fuse", "CLinux"]),
+        tests("MountTests", ["CLinux"]),
         tests("SodiumTests", ["Sodium"]),
     ]
 )
