@@ -57,5 +57,6 @@ let package = Package(
         tests("FuseTests", ["Fuse", "CLinux"]),
         tests("MountTests", ["CLinux"]),
         tests("SodiumTests", ["Sodium"]),
+        tests("KeyringTests", ["Keyring", "Sodium"]),
     ]
 )

@@ -26,7 +26,7 @@ struct QuietTerminal: ~Copyable {
             let caught = signals.end()
             if let count { return count }
             // Now that the terminal is itself again, the signal does what it does. After a stop, ask anew.
-            if let caught { raise(caught) }
+            if let caught { kill(getpid(), caught) }
         }
     }
 
@@ -86,12 +86,15 @@ private struct CaughtSignals: ~Copyable {
         var poll = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
         var open = mask
         for number in Self.numbers { sigdelset(&open, number) }
-        while ppoll(&poll, 1, nil, &open) < 0 {
+        // Another thread may be the one that the signal interrupts: look at what it left every now and then.
+        var pause = timespec(tv_sec: 0, tv_nsec: 100_000_000)
+        while true {
+            let ready = ppoll(&poll, 1, &pause, &open)
             let number = errno
-            guard number == EINTR else { throw .io(path: "/dev/tty", errno: number) }
             if Self.caught.load(ordering: .relaxed) != 0 { return false }
+            if ready > 0 { return true }
+            if ready < 0, number != EINTR { throw .io(path: "/dev/tty", errno: number) }
         }
-        return true
     }
 
     /// Puts everything back. Which signal came, if one did.
