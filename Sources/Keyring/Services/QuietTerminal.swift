@@ -26,8 +26,19 @@ struct QuietTerminal: ~Copyable {
             let caught = signals.end()
             if let count { return count }
             // Now that the terminal is itself again, the signal does what it does. After a stop, ask anew.
-            if let caught { kill(getpid(), caught) }
+            if let caught { deliver(caught) }
         }
+    }
+
+    /// Sends a signal to this very thread, which takes it before it goes on, even if it holds signals back otherwise.
+    private borrowing func deliver(_ number: Int32) {
+        var only = sigset_t()
+        var mask = sigset_t()
+        sigemptyset(&only)
+        sigaddset(&only, number)
+        pthread_sigmask(SIG_UNBLOCK, &only, &mask)
+        raise(number)
+        pthread_sigmask(SIG_SETMASK, &mask, nil)
     }
 
     /// Nil if a signal came first.
