@@ -14,6 +14,7 @@ public final class SecretFS: FileSystem {
     let options: SecretFSOptions
     let nodes: NodeTable
     let writers = HandleTable<Writer>()
+    let readers = HandleTable<Reader>()
     let controlFiles = HandleTable<OpenControlFile>()
     let invalidator = PageInvalidator()
     let keyClock = KeyClock()

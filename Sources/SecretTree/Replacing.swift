@@ -21,14 +21,22 @@ extension SecretTree {
     }
 
     /// The new content becomes the file's. The node it gathered at is gone afterwards.
-    public func commitReplacement(_ shadow: NodeID, of id: NodeID, clearsSetID: Bool, now: Timestamp)
-        throws(TreeError) -> NodeAttributes
-    {
+    ///
+    /// - Parameter keepsOld: That node stays instead and has the old content, for those who are just reading it.
+    ///   `hold` it before and `release` it when they are done.
+    public func commitReplacement(
+        _ shadow: NodeID, of id: NodeID, clearsSetID: Bool, keepsOld: Bool = false, now: Timestamp
+    ) throws(TreeError) -> NodeAttributes {
         try change(now: now) { (transaction: inout Transaction) throws(TreeError) -> NodeAttributes in
             transaction.freesSpace = true
             let new = try transaction.file(shadow)
             var node = try transaction.file(id)
-            try transaction.dropContent(of: &node)
+            var old = new
+            old.attributes.content = node.attributes.content
+            old.attributes.size = node.attributes.size
+            old.attributes.storedByteCount = node.attributes.storedByteCount
+            old.isInBlocks = node.isInBlocks
+            if !keepsOld { try transaction.dropContent(of: &node) }
             node.attributes.content = new.attributes.content
             node.attributes.size = new.attributes.size
             node.attributes.storedByteCount = new.attributes.storedByteCount
@@ -36,8 +44,12 @@ extension SecretTree {
             node.valueChanged(at: now)
             if clearsSetID { node.clearSetID() }
             transaction.set(node)
-            transaction.remove(shadow)
-            transaction.endOrphan(shadow)
+            if keepsOld {
+                transaction.set(old)
+            } else {
+                transaction.remove(shadow)
+                transaction.endOrphan(shadow)
+            }
             return node.attributes
         }
     }

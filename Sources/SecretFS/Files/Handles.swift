@@ -2,10 +2,12 @@ import Glibc
 import SecretTree
 import Synchronization
 
-/// What a file handle stands for. Reading handles carry no state that would die with a server.
+/// What a file handle stands for. Cached reading handles carry no state that would die with a server.
 enum Handle {
-    /// Opened for reading; the content's generation then.
-    case reader(generation: UInt32, isCached: Bool)
+    /// Opened for reading with the page cache; the content's generation then.
+    case reader(generation: UInt32)
+    /// Opened for reading past the page cache, in the table of readers.
+    case directReader(UInt64)
     /// A writable descriptor, in the table of writers.
     case writer(UInt64)
     /// An open control file.
@@ -18,13 +20,15 @@ enum Handle {
         switch rawValue >> Self.shift {
         case 1: self = .writer(rest)
         case 2: self = .control(rest)
-        default: self = .reader(generation: UInt32(truncatingIfNeeded: rest), isCached: rest >> 32 & 1 == 1)
+        case 3: self = .directReader(rest)
+        default: self = .reader(generation: UInt32(truncatingIfNeeded: rest))
         }
     }
 
     var rawValue: UInt64 {
         switch self {
-        case .reader(let generation, let isCached): UInt64(generation) | (isCached ? 1 << 32 : 0)
+        case .reader(let generation): UInt64(generation)
+        case .directReader(let number): 3 << Self.shift | number
         case .writer(let number): 1 << Self.shift | number
         case .control(let number): 2 << Self.shift | number
         }

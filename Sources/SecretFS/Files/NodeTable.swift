@@ -15,6 +15,17 @@ struct NodeState {
     var freshWriters: [Writer] = []
     /// The value that is being gathered for it.
     var session: ReplaceSession?
+    /// Handles that read past the page cache.
+    var readers: [Reader] = []
+    /// Old values that some of them are still reading, by generation.
+    var snapshots: [UInt32: NodeID] = [:]
+    /// Grows with every replacement of the value.
+    var valueGeneration: UInt32 = 0
+    /// The value is being replaced at this moment.
+    var isReplacing = false
+    /// When the value was last replaced, and the file last opened with the page cache (seconds, CLOCK_MONOTONIC).
+    var lastReplaced = -Double.infinity
+    var lastCachedOpening = -Double.infinity
     /// It was opened with the page cache, so that the kernel may have pages of it.
     var mayHavePages = false
     /// Grows with every change that the kernel does not see. Pages from before must not be kept at an opening.

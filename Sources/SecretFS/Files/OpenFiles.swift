@@ -18,7 +18,7 @@ extension SecretFS {
         if access != O_WRONLY || flags & O_APPEND != 0 {
             try answering { () throws(TreeError) in try tree.checkReadable(id) }
         }
-        if access == O_RDONLY { return openForReading(id) }
+        if access == O_RDONLY { return openForReading(id, caller) }
         guard !tree.isReadOnly else { throw .readOnly }
         return openForWriting(id, flags: flags, isFresh: access == O_WRONLY, caller).reply
     }
@@ -40,27 +40,11 @@ extension SecretFS {
             }
         }
         let id = NodeID(rawValue: entry.node)
-        if flags & O_ACCMODE == O_RDONLY { return (entry, openForReading(id)) }
+        if flags & O_ACCMODE == O_RDONLY { return (entry, openForReading(id, caller)) }
         return (entry, openForWriting(id, flags: flags, isFresh: false, caller).reply)
     }
 
     private var usesPageCache: Bool { options.cacheMode == .kernel }
-
-    private func openForReading(_ id: NodeID) -> OpenReply {
-        let usesPageCache = usesPageCache
-        let (generation, keepsCache, isCached) = nodes.change(id) { state in
-            // While a value is gathered the kernel is not sure of the file's size: who opens now asks us.
-            let isCached = usesPageCache && state.session == nil
-            let (generation, keepsCache) = state.openHandle(isCached: isCached)
-            return (generation, keepsCache, isCached)
-        }
-        var reply = OpenReply(handle: Handle.reader(generation: generation, isCached: isCached).rawValue)
-        reply.directIO = !isCached
-        reply.keepCache = keepsCache
-        // Nothing is held back for a reader: close need not ask.
-        reply.noFlush = true
-        return reply
-    }
 
     /// Who writes alone does so past the page cache: half a value must not enter the pages that readers share.
     private func openForWriting(_ id: NodeID, flags: Int32, isFresh: Bool, _ caller: Caller)
@@ -68,10 +52,10 @@ extension SecretFS {
     {
         let mayCache = usesPageCache && flags & O_ACCMODE == O_RDWR
         let appends = flags & O_APPEND != 0
+        let now = Self.monotonicTime
         let writer = nodes.change(id) { state in
             // What is appended through the page cache goes to where the kernel takes the end to be.
-            let isSizeSure = state.session == nil && state.contentGeneration == state.cleanGeneration
-            let isCached = mayCache && (isSizeSure || !appends)
+            let isCached = mayCache && (!appends || state.isCalm(at: now))
             let (generation, _) = state.openHandle(isCached: isCached)
             let writer = Writer(
                 id, opener: caller.pid, isFresh: isFresh, isCached: isCached, generation: generation)
@@ -106,6 +90,7 @@ extension SecretFS {
         }
         writer.session = session
         endFreshness(of: writer)
+        waitForReaders(of: id)
         return true
     }
 
@@ -160,8 +145,9 @@ extension SecretFS {
         switch Handle(handle) {
         case .control(let number): _ = controlFiles.remove(number)
         case .writer(let number): close(number, NodeID(rawValue: node))
-        case .reader(let generation, let isCached):
-            nodes.closeHandle(NodeID(rawValue: node)) { $0.closeHandle(isCached: isCached, generation) }
+        case .directReader(let number): close(reader: number, NodeID(rawValue: node))
+        case .reader(let generation):
+            nodes.closeHandle(NodeID(rawValue: node)) { $0.closeHandle(isCached: true, generation) }
         }
     }
 

@@ -12,6 +12,9 @@ extension SecretFS {
         if case .control(let number) = Handle(handle) {
             return try readControlFile(number, at: Int(offset), into: buffer)
         }
+        if case .directReader(let number) = Handle(handle) {
+            return try read(number, at: UInt64(offset), into: buffer)
+        }
         return try answering { () throws(TreeError) in
             try tree.read(NodeID(rawValue: node), at: UInt64(offset), into: buffer)
         }

@@ -123,38 +123,79 @@ final class ReplaceSession: Sendable {
     /// A FLUSH before anything was written does not end the session: a shell closes one of two descriptors
     /// before its command writes. Neither does one by a process that was killed: it left half a value.
     ///
-    /// - Returns: true if the session has ended with this call.
-    func commit(_ occasion: Occasion, byKilled: () -> Bool = { false }, now: Timestamp) throws(Errno) -> Bool {
-        try state.withLock { state throws(Errno) -> Bool in
-            if case .ended = state.stage { return false }
+    /// - Parameters:
+    ///   - byKilled: Says whether the one who closes was killed.
+    ///   - keepsOld: Called just before the value is replaced: whether somebody is reading the old one.
+    func commit(_ occasion: Occasion, byKilled: () -> Bool, keepsOld: () -> Bool, now: Timestamp)
+        throws(Errno) -> Outcome
+    {
+        try state.withLock { state throws(Errno) -> Outcome in
+            if case .ended = state.stage { return .nothing }
             if case .flush = occasion {
                 state.wasKilled = byKilled()
                 guard case .gathering = state.stage, !state.wasKilled else {
                     state.isUnsettled = true
-                    return false
+                    return .nothing
                 }
-            }
-            if case .release = occasion, state.wasKilled {
+            } else if state.wasKilled {
                 abandon(&state, now: now)
-                return true
+                return .abandoned
             }
-            try answering { () throws(TreeError) in try store(state, now: now) }
+            let keepsOld = keepsOld()
+            let old = try store(state, keepsOld: keepsOld, now: now)
             end(&state)
-            return true
+            return .replaced(old: old)
         }
     }
 
-    private func store(_ state: State, now: Timestamp) throws(TreeError) {
+    /// What became of a session with a call.
+    enum Outcome {
+        case nothing
+        /// The file has its new value; the node that has the old one, held, if it was to be kept.
+        case replaced(old: NodeID?)
+        /// The file keeps what it has.
+        case abandoned
+    }
+
+    private func store(_ state: State, keepsOld: Bool, now: Timestamp) throws(Errno) -> NodeID? {
+        do throws(TreeError) {
+            let shadow: NodeID
+            switch state.stage {
+            case .gathering(let node, _): shadow = node
+            case .untouched where keepsOld: shadow = try tree.beginReplacement(of: node, now: now)
+            case .untouched, .ended:
+                try empty(clearsSetID: state.clearsSetID, now: now)
+                return nil
+            }
+            try replace(with: shadow, keepsOld: keepsOld, clearsSetID: state.clearsSetID, now: now)
+            if let time = state.modificationTime {
+                var change = AttributeChange()
+                change.modificationTime = time
+                // The value is there whatever becomes of its time.
+                _ = try? tree.setAttributes(of: node, change, now: now)
+            }
+            return keepsOld ? shadow : nil
+        } catch { throw Errno(error) }
+    }
+
+    private func empty(clearsSetID: Bool, now: Timestamp) throws(TreeError) {
         var change = AttributeChange()
-        change.modificationTime = state.modificationTime
-        if case .gathering(let shadow, _) = state.stage {
-            _ = try tree.commitReplacement(shadow, of: node, clearsSetID: state.clearsSetID, now: now)
-            // The value is there whatever becomes of its time.
-            if change.modificationTime != nil { _ = try? tree.setAttributes(of: node, change, now: now) }
-        } else {
-            change.size = 0
-            change.clearsSetID = state.clearsSetID
-            _ = try tree.setAttributes(of: node, change, now: now)
+        change.size = 0
+        change.clearsSetID = clearsSetID
+        _ = try tree.setAttributes(of: node, change, now: now)
+    }
+
+    private func replace(with shadow: NodeID, keepsOld: Bool, clearsSetID: Bool, now: Timestamp) throws(TreeError) {
+        guard keepsOld else {
+            _ = try tree.commitReplacement(shadow, of: node, clearsSetID: clearsSetID, now: now)
+            return
+        }
+        tree.hold(shadow)
+        do throws(TreeError) {
+            _ = try tree.commitReplacement(shadow, of: node, clearsSetID: clearsSetID, keepsOld: true, now: now)
+        } catch {
+            tree.release(shadow, now: now)
+            throw error
         }
     }
 

@@ -11,8 +11,24 @@ extension SecretFS {
     func commit(_ session: ReplaceSession, _ occasion: ReplaceSession.Occasion = .now, by caller: Caller? = nil)
         throws(Errno)
     {
-        let isKilled = { caller.map { Self.isKilled($0.pid) } ?? false }
-        if try session.commit(occasion, byKilled: isKilled, now: .now()) { ended(session) }
+        let outcome: ReplaceSession.Outcome
+        do throws(Errno) {
+            outcome = try session.commit(
+                occasion, byKilled: { caller.map { Self.isKilled($0.pid) } ?? false },
+                keepsOld: { beginReplacement(of: session.node) }, now: .now())
+        } catch {
+            endReplacement(of: session.node, hasReplaced: false)
+            throw error
+        }
+        switch outcome {
+        case .nothing: break
+        case .abandoned: ended(session)
+        case .replaced(let old):
+            // In this order: whoever finds no session must find that a value has changed.
+            valueChanges.add(1, ordering: .sequentiallyConsistent)
+            endReplacement(of: session.node, hasReplaced: true, old: old)
+            ended(session)
+        }
     }
 
     /// Nobody can be told any more: what cannot be committed is lost, as with any write whose error nobody waits for.
@@ -23,11 +39,8 @@ extension SecretFS {
     }
 
     private func ended(_ session: ReplaceSession) {
-        // In this order: whoever finds no session must find that a value has changed.
-        valueChanges.add(1, ordering: .sequentiallyConsistent)
         let isBeingRead = nodes.update(session.node) { state in
             if state.session === session { state.session = nil }
-            state.contentGeneration &+= 1
             return state.cachedHandles > 0
         }
         openSessions.subtract(1, ordering: .sequentiallyConsistent)
