@@ -160,6 +160,8 @@ struct KeyState: Sendable {
 /// A change that is made and has not taken effect.
 public final class PreparedLifecycle: Sendable {
     let state: KeyState
+    /// What the lifecycle will be.
+    public var lifecycle: KeyLifecycle { state.lifecycle }
     /// The record to store before `commit`.
     public let lifecycleBytes: [UInt8]
 

@@ -33,6 +33,7 @@ extension Errno {
         case .attributeTooLarge: self = .outOfRange
         case .notSupported: self = .notSupported
         case .notPermitted: self = .notPermitted
+        case .busy: self.init(EALREADY)
         case .readOnly: self = .readOnly
         case .full: self.init(ENOSPC)
         case .tampered: self.init(EBADMSG)

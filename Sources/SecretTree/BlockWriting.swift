@@ -59,6 +59,7 @@ extension Transaction {
 
     mutating func set(_ map: BlockMap, _ content: UInt64) {
         let record = RecordKey(.map, content, high: map.index)
+        if tree.state.copy != nil { changedMaps.append((content, map.index)) }
         if map.isEmpty { return delete(record) }
         seal(record, byteCount: BlockMap.byteCount) { map.put(into: $0) }
     }
@@ -116,7 +117,7 @@ extension Transaction {
         }
     }
 
-    private mutating func allocate(_ count: Int) throws(TreeError) -> [UInt64] {
+    mutating func allocate(_ count: Int) throws(TreeError) -> [UInt64] {
         do {
             let blocks = try tree.store.allocateBlocks(count)
             allocatedBlocks += blocks
@@ -151,7 +152,7 @@ extension RecordSource {
 }
 
 /// Seals blocks into a buffer and writes them to their places, neighbours together.
-private struct BlockWriter: ~Copyable {
+struct BlockWriter: ~Copyable {
     private static let capacity = 64
     private let blocks: [UInt64]
     private let buffer: UnsafeMutableRawBufferPointer

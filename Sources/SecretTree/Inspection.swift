@@ -46,6 +46,8 @@ struct Inspection {
             }
         case .orphan: state.orphans.insert(NodeID(rawValue: record.owner))
         case .garbage: state.garbage.insert(record.owner)
+        case .job:
+            if let job = seals.records.open(record, value, { JobRecord($0) }) { state.jobs[job.progress.kind] = job }
         default: break
         }
     }

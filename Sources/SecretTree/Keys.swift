@@ -74,7 +74,9 @@ extension SecretTree {
                 try Envelope.withContext(0, Envelope.created(value)) { context throws(KeyringError) in
                     try keyring.unwrap(
                         value.part(Envelope.wrappedPlace, UnlockedKeyring.wrappedByteCount),
-                        version: Envelope.version(value), context: context, into: key)
+                        version: Envelope.version(value), context: context, into: key,
+                        // After a crash in the middle of a revocation it may still be the revoked version's.
+                        forReencryption: true)
                 }
             }
         }

@@ -9,9 +9,11 @@ extension SecretTree {
     ///
     /// - Returns: false if `body` answered false.
     @discardableResult
-    public func walk(_ body: (UnsafeRawBufferPointer, NodeAttributes) -> Bool) throws(TreeError) -> Bool {
+    public func walk(
+        from directory: NodeID = .root, _ body: (UnsafeRawBufferPointer, NodeAttributes) -> Bool
+    ) throws(TreeError) -> Bool {
         let path = ScratchBuffer(byteCount: Self.pathLimit)
-        return try walk(.root, path.bytes, 0, depth: 0, body)
+        return try walk(directory, path.bytes, 0, depth: 0, body)
     }
 
     /// The paths of the files that a KEK version guards, each ended by a zero byte.

@@ -28,6 +28,8 @@ enum RecordKind: UInt8, CaseIterable {
     case target = 12
     /// A dropped content whose maps and blocks are still to be collected. Owner: content.
     case garbage = 13
+    /// How far a job is. Owner: the job's kind.
+    case job = 14
 
     /// The bytes at a record's beginning that tell it from every other one, authentication tags among them:
     /// what the freshness hash covers.

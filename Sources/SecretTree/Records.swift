@@ -56,7 +56,9 @@ extension SecretTree {
 
     /// Remembers the damage and gives the error for it.
     func tampered(_ record: RecordKey, _ owner: NodeID, _ what: String) -> TreeError {
-        report(Problem(node: owner, description: "\(record.name) of inode \(owner.rawValue) \(what)"))
+        // A job that goes through contents does not know whose they are.
+        let whose = owner.rawValue == 0 ? "content \(record.owner)" : "inode \(owner.rawValue)"
+        report(Problem(node: owner.rawValue == 0 ? nil : owner, description: "\(record.name) of \(whose) \(what)"))
         return .tampered(owner)
     }
 
@@ -110,6 +112,7 @@ extension RecordKey {
         case .orphan: "an orphan record"
         case .target: "the link target"
         case .garbage: "a garbage record"
+        case .job: "a job record"
         case nil: "a record of unknown kind \(kind)"
         }
     }

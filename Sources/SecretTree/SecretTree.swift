@@ -25,6 +25,7 @@ public final class SecretTree: Sendable {
     let problemList = Mutex<[Problem]>([])
     /// Held by the one who collects garbage.
     let collecting = Mutex<Void>(())
+    let jobsRunner = JobsRunner()
     private let synced = Mutex<UInt64>(0)
 
     init(store: any RecordStore, keyring: UnlockedKeyring, seals: TreeSeals, state: TreeState, isReadOnly: Bool) {
@@ -67,6 +68,7 @@ public final class SecretTree: Sendable {
 
     /// Folds and closes the store. The tree cannot be used afterwards.
     public func close() throws(TreeError) {
+        jobsRunner.stop()
         do { try store.close() } catch { throw TreeError(error) }
     }
 }
@@ -95,6 +97,9 @@ final class TreeState: @unchecked Sendable {
     var versionCounts: [KEKVersion: Int] = [:]
     /// Nodes without a name that are still held open, and replacements that are being gathered.
     var orphans: Set<NodeID> = []
+    var jobs: [JobKind: JobRecord] = [:]
+    /// The large content that a job copies at the moment.
+    var copy: ContentCopy?
     /// Contents whose maps are still to be collected.
     var garbage: Set<UInt64> = []
 

@@ -16,6 +16,13 @@ struct Transaction: RecordSource {
     var endedOrphans: [NodeID] = []
     var newGarbage: [UInt64] = []
     var endedGarbage: [UInt64] = []
+    var jobs: [JobKind: JobRecord] = [:]
+    /// A large content begins to be copied; these of its maps are copied now; it is done.
+    var newCopy: ContentCopy?
+    var copiedMaps: [UInt64] = []
+    var endsCopy = false
+    /// Maps that were changed, for the one who copies their content.
+    var changedMaps: [(content: UInt64, index: UInt64)] = []
     /// A change of the keys, which takes effect when its record is committed.
     var prepared: PreparedLifecycle?
     /// A change that gives space back may use the store's reserve.
@@ -176,6 +183,8 @@ extension SecretTree {
     private func finish(_ transaction: Transaction, _ root: Root) {
         state.root = root
         if let prepared = transaction.prepared { keyring.commit(prepared) }
+        for (kind, job) in transaction.jobs { state.jobs[kind] = job }
+        follow(transaction)
         if !state.suspects.isEmpty {
             for record in transaction.staged.keys { state.suspects[record] = nil }
         }
@@ -186,6 +195,15 @@ extension SecretTree {
         state.garbage.formUnion(transaction.newGarbage)
         state.garbage.subtract(transaction.endedGarbage)
         if !transaction.releasedBlocks.isEmpty { store.releaseBlocks(transaction.releasedBlocks) }
+    }
+
+    /// Keeps the copy of a large content in step with those who write to it.
+    private func follow(_ transaction: Transaction) {
+        if let copy = transaction.newCopy { state.copy = copy }
+        if transaction.endsCopy { state.copy = nil }
+        guard let content = state.copy?.content else { return }
+        for index in transaction.copiedMaps { state.copy?.touched.remove(index) }
+        for map in transaction.changedMaps where map.content == content { state.copy?.touched.insert(map.index) }
     }
 
     /// The element that the root's sum holds for a record now: for a suspect that of the record as it should be.

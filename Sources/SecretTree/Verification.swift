@@ -106,7 +106,7 @@ private struct Verification {
             isSound = Envelope.isWellFormed(value)
             contents.insert(record.owner)
         case .map: isSound = seals.records.open(record, value) { BlockMap($0, index: record.high) } != nil
-        case .attribute, .orphan, .target, .garbage:
+        case .attribute, .orphan, .target, .garbage, .job:
             isSound = seals.records.open(record, value) { _ in true } != nil
         case nil:
             isSound = false

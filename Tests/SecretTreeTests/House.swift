@@ -11,13 +11,15 @@ final class House {
     let store = MemoryStore()
     let keyring: UnlockedKeyring
     let tree: SecretTree
+    private let keyFile: String
+
+    deinit { unlink(keyFile) }
 
     init() throws {
         LockedMemory.allowsUnlocked = true
         try Sodium.start()
-        let key = try House.keyFile()
-        defer { unlink(key) }
-        keyring = try UnlockedKeyring.create(name: "test", service: FileKeyService(path: key), now: House.now)
+        keyFile = try House.makeKeyFile()
+        keyring = try UnlockedKeyring.create(name: "test", service: FileKeyService(path: keyFile), now: House.now)
         try SecretTree.create(in: store, keyring: keyring, uid: 1, gid: 2, now: House.now)
         tree = try SecretTree.open(
             store, keyring: keyring, readOnly: false, seenEpoch: nil, now: House.now)
@@ -29,7 +31,20 @@ final class House {
             store, keyring: keyring, readOnly: readOnly, seenEpoch: seenEpoch, now: House.now)
     }
 
-    private static func keyFile() throws -> String {
+    /// Likewise, with the keyring unlocked anew from its records.
+    func reopenedWithKeysOfTheStore() throws -> SecretTree {
+        let configuration = try #require(try SecretTree.configuration(of: store))
+        let lifecycle = try #require(try SecretTree.lifecycle(of: store))
+        let keyring = try configuration.withUnsafeBytes { configuration in
+            try lifecycle.withUnsafeBytes { lifecycle in
+                try UnlockedKeyring.unlock(
+                    configuration: configuration, lifecycle: lifecycle, with: FileKeyService(path: keyFile))
+            }
+        }
+        return try SecretTree.open(store, keyring: keyring, readOnly: false, seenEpoch: nil, now: House.now)
+    }
+
+    private static func makeKeyFile() throws -> String {
         var template = Array("/tmp/letterlock-key-XXXXXX".utf8CString)
         let descriptor = mkstemp(&template)
         defer { Glibc.close(descriptor) }

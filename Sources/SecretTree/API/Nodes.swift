@@ -90,6 +90,8 @@ public enum TreeError: Error, Sendable {
     case attributeTooLarge
     case notSupported
     case notPermitted
+    /// A job of that kind is unfinished.
+    case busy
     case readOnly
     /// The disk is full; nothing has changed.
     case full

@@ -104,6 +104,7 @@ enum Messages {
         case .notEmpty: Failure("directory not empty")
         case .nameTooLong: Failure("file name too long")
         case .tooManyLinks: Failure("too many links")
+        case .busy: Failure("a job of that kind is running", code: .busy)
         case .invalid: Failure("invalid argument")
         case .fileTooLarge: Failure("file too large")
         case .noAttribute: Failure("no such attribute")

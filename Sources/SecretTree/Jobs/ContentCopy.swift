@@ -1,0 +1,155 @@
+internal import Glibc
+internal import Keyring
+internal import Sodium
+internal import Storage
+
+/// A large content on its way to a new DEK. In memory alone: a crash throws the copy away, and the job begins it anew.
+struct ContentCopy: Sendable {
+    /// The content that is copied; whoever writes to it marks what they have touched.
+    let content: UInt64
+    var touched: Set<UInt64> = []
+}
+
+extension SecretTree {
+    /// 256 KiB while others wait.
+    private static let mapsPerStep = 4
+
+    /// Copies a content to a new one under a new DEK and puts that in its place.
+    ///
+    /// - Returns: `.nothing` if the content was replaced meanwhile, `.held` if the job or the tree is.
+    func copyToNewContent(_ id: NodeID, _ kind: JobKind) throws(TreeError) -> ReencryptionOutcome {
+        guard let shadow = try beginCopy(id, kind) else { return .nothing }
+        do throws(TreeError) {
+            let outcome = try copyAll(id, to: shadow, kind)
+            if outcome != .done { abandonCopy(shadow) }
+            return outcome
+        } catch {
+            abandonCopy(shadow)
+            throw error
+        }
+    }
+
+    private func beginCopy(_ id: NodeID, _ kind: JobKind) throws(TreeError) -> NodeID? {
+        let now = Timestamp.now()
+        return try change(now: now) { (transaction: inout Transaction) throws(TreeError) -> NodeID? in
+            guard let job = transaction.running(kind) else { return nil }
+            let node = try transaction.node(id)
+            guard node.isInBlocks, try transaction.needsReencryption(node, job) else { return nil }
+            var shadow = transaction.newNode(
+                NewNode(type: .file, permissions: 0o600, uid: 0, gid: 0), in: NodeRecord(node.attributes))
+            shadow.attributes.linkCount = 0
+            shadow.attributes.size = node.attributes.size
+            try transaction.newContent(of: &shadow) { _, _, _, head in [UInt8](head) }
+            shadow.isInBlocks = true
+            transaction.set(shadow)
+            transaction.putOrphan(shadow.attributes.id)
+            transaction.newCopy = ContentCopy(content: node.attributes.content)
+            return shadow.attributes.id
+        }
+    }
+
+    private func copyAll(_ id: NodeID, to shadow: NodeID, _ kind: JobKind) throws(TreeError) -> ReencryptionOutcome {
+        var next: UInt64 = 0
+        // First everything in order, then what was touched meanwhile, until nothing is.
+        while true {
+            var outcome: ReencryptionOutcome?
+            let now = Timestamp.now()
+            try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
+                outcome = nil
+                guard let copy = state.copy, transaction.running(kind) != nil, !jobsRunner.isStopping else {
+                    outcome = .held
+                    return
+                }
+                var node = try transaction.node(id)
+                guard node.attributes.content == copy.content else {
+                    outcome = .nothing
+                    return
+                }
+                var new = try transaction.node(shadow)
+                let range =
+                    RecordKey(.map, copy.content, high: next)...RecordKey(.map, copy.content, high: .max, low: .max)
+                let inOrder = next == .max ? [] : try firstKeys(Self.mapsPerStep, in: range).map(\.high)
+                if inOrder.isEmpty {
+                    let touched = Array(copy.touched.sorted().prefix(Self.mapsPerStep))
+                    try transaction.copyMaps(touched, of: node, to: &new)
+                    transaction.copiedMaps = touched
+                    next = .max
+                    if touched.count == copy.touched.count {
+                        try transaction.takeOver(&new, by: &node, kind)
+                        outcome = .done
+                    } else {
+                        transaction.set(new)
+                    }
+                } else {
+                    try transaction.copyMaps(inOrder, of: node, to: &new)
+                    transaction.copiedMaps = inOrder
+                    transaction.set(new)
+                    next = (inOrder.last ?? next) + 1
+                }
+            }
+            if let outcome { return outcome }
+            sched_yield()
+        }
+    }
+
+    private func abandonCopy(_ shadow: NodeID) {
+        lock.writing { state.copy = nil }
+        // What fails now is tried again at the next opening.
+        try? reap(shadow, now: .now())
+        collectGarbage(now: .now())
+    }
+}
+
+extension Transaction {
+    /// Seals some maps' blocks anew under another content's DEK.
+    mutating func copyMaps(_ indices: [UInt64], of node: NodeRecord, to new: inout NodeRecord) throws(TreeError) {
+        guard !indices.isEmpty else { return }
+        let plaintext = ScratchBuffer(byteCount: Int(Contents.mapSpan))
+        let (content, id) = (node.attributes.content, node.attributes.id)
+        let target = new
+        try withScratchKey { (oldKey: UnsafeMutableRawBufferPointer) throws(TreeError) in
+            try withDEK(content, of: id, forReencryption: true) { dek, _ throws(TreeError) in oldKey.put(dek, at: 0) }
+            try withUnwrapped(target.attributes.content, of: target.attributes.id) {
+                (newKey, transaction: inout Transaction) throws(TreeError) in
+                for index in indices {
+                    try transaction.copyMap(index, of: node, oldKey.readOnly, to: target, newKey, plaintext.bytes)
+                }
+            }
+        }
+    }
+
+    private mutating func copyMap(
+        _ index: UInt64, of node: NodeRecord, _ oldKey: UnsafeRawBufferPointer, to target: NodeRecord,
+        _ newKey: UnsafeRawBufferPointer, _ plaintext: UnsafeMutableRawBufferPointer
+    ) throws(TreeError) {
+        let content = target.attributes.content
+        if let earlier = try map(index, of: target) { releasedBlocks += earlier.blocks }
+        var copy = BlockMap(index: index)
+        if let map = try map(index, of: node), !map.isEmpty {
+            try read(map, of: node, at: 0, into: plaintext, oldKey)
+            var writer = BlockWriter(blocks: try allocate(map.blocks.count))
+            for slot in 0..<Contents.blocksPerMap where map[slot].block != 0 {
+                let block = plaintext.readOnly.part(slot * Contents.blockByteCount, Contents.blockByteCount)
+                copy[slot] = writer.seal(block, tree, content, index, slot, newKey)
+            }
+            try writer.flush(to: tree.store)
+        }
+        set(copy, content)
+    }
+
+    /// The copy takes the place of the content that it is a copy of. Times, size and numbers stay.
+    fileprivate mutating func takeOver(_ new: inout NodeRecord, by node: inout NodeRecord, _ kind: JobKind)
+        throws(TreeError)
+    {
+        let stored = node.attributes.storedByteCount
+        try dropContent(of: &node)
+        node.attributes.content = new.attributes.content
+        node.attributes.storedByteCount = stored
+        node.isInBlocks = true
+        if kind == .revoke { node.attributes.needsRegeneration = true }
+        set(node)
+        remove(new.attributes.id)
+        endOrphan(new.attributes.id)
+        endsCopy = true
+    }
+}

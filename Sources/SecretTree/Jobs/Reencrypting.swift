@@ -1,0 +1,171 @@
+internal import Keyring
+internal import Sodium
+internal import Storage
+
+/// Re-encrypting: nodes in the order of their numbers. Small contents go many to a transaction; a large one is copied
+/// aside, a few maps a transaction, and takes the old one's place in one.
+extension SecretTree {
+    /// What is done while others wait: so many nodes, or so many bytes.
+    private static let nodeLimit = 32
+    private static let byteLimit = 128 * 1024
+    private static let scanLimit = 2048
+
+    func reencryptBatch(_ kind: JobKind, now: Timestamp) throws(TreeError) {
+        guard let job = lock.reading({ state.jobs[kind] }), job.progress.state == .running else { return }
+        let (nodes, last) = try nodesToReencrypt(job)
+        var large: NodeID?
+        var isEnd = false
+        try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
+            large = nil
+            guard var job = transaction.running(kind) else { return }
+            var bytes = 0
+            var done = job.cursor
+            for id in nodes {
+                guard bytes < Self.byteLimit else { break }
+                switch try transaction.reencryptSmall(id, job, &bytes) {
+                case .done: job.progress.done += 1
+                case .failed: job.progress.failed += 1
+                case .nothing, .held: break
+                case .isLarge: large = id
+                }
+                if large != nil { break }
+                done = id.rawValue
+            }
+            // Everything up to the last node that was looked at is done, unless the batch stopped before.
+            let isWhole = large == nil && done == (nodes.last?.rawValue ?? job.cursor)
+            job.cursor = isWhole ? max(done, last ?? done) : done
+            isEnd = isWhole && last == nil
+            if isEnd {
+                job.progress.state = .done
+                job.progress.ended = now
+            }
+            transaction.set(job)
+        }
+        if let large { try reencryptLarge(large, kind) }
+        if isEnd { forgetOldCiphertext() }
+    }
+
+    /// The next nodes to look at closer, and the number up to which they are all; nil if that is the end.
+    private func nodesToReencrypt(_ job: JobRecord) throws(TreeError) -> ([NodeID], UInt64?) {
+        guard job.cursor < job.end else { return ([], nil) }
+        if job.scope != 0 {
+            let inside = try nodes(below: NodeID(rawValue: job.scope)).filter { $0.rawValue > job.cursor }
+            let page = Array(inside.prefix(Self.nodeLimit))
+            return (page, page.count < inside.count ? page.last?.rawValue : nil)
+        }
+        var found: [NodeID] = []
+        var last: UInt64?
+        let range = RecordKey(.node, job.cursor + 1)...RecordKey(.node, job.end, high: .max, low: .max)
+        do {
+            try store.scan(range, prefix: 0) { record, _ in
+                found.append(NodeID(rawValue: record.owner))
+                guard found.count < Self.nodeLimit else {
+                    last = record.owner
+                    return false
+                }
+                return true
+            }
+        } catch { throw TreeError(error) }
+        return (found, last)
+    }
+
+    /// The regular files below a directory, or the file itself, in the order of their numbers.
+    private func nodes(below scope: NodeID) throws(TreeError) -> [NodeID] {
+        let attributes: NodeAttributes
+        do throws(TreeError) { attributes = try self.attributes(of: scope) } catch { return [] }
+        guard attributes.type == .directory else { return [scope] }
+        var found: Set<NodeID> = []
+        try walk(from: scope) { _, attributes in
+            found.insert(attributes.id)
+            return true
+        }
+        return found.sorted()
+    }
+
+    /// Takes a content that lies in blocks to a new DEK.
+    private func reencryptLarge(_ id: NodeID, _ kind: JobKind) throws(TreeError) {
+        let outcome: ReencryptionOutcome
+        do throws(TreeError) {
+            outcome = try copyToNewContent(id, kind)
+        } catch {
+            switch error {
+            case .tampered, .key, .notFound: outcome = .failed
+            default: throw error
+            }
+        }
+        guard outcome != .held else { return }
+        let now = Timestamp.now()
+        try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
+            // Held or cancelled meanwhile: the file is looked at again when the job goes on.
+            guard var job = transaction.running(kind) else { return }
+            if outcome == .done { job.progress.done += 1 }
+            if outcome == .failed { job.progress.failed += 1 }
+            job.cursor = max(job.cursor, id.rawValue)
+            transaction.set(job)
+        }
+    }
+}
+
+/// What became of one file.
+enum ReencryptionOutcome {
+    case done
+    case failed
+    /// It is new, or gone, or not the job's.
+    case nothing
+    /// It lies in blocks and takes more than one transaction.
+    case isLarge
+    /// The job is held, the tree closed.
+    case held
+}
+
+extension Transaction {
+    /// Whether a node's content is the job's to do.
+    func needsReencryption(_ node: NodeRecord, _ job: JobRecord) throws(TreeError) -> Bool {
+        let content = node.attributes.content
+        guard node.attributes.type == .file, content != 0 else { return false }
+        let kind = job.progress.kind
+        let found = try read(RecordKey(.envelope, content)) { value -> (KEKVersion, Timestamp)? in
+            guard let value, value.count >= Envelope.bareByteCount else { return nil }
+            return (Envelope.version(value), Envelope.created(value))
+        }
+        // A missing envelope is looked at closer, and fails there.
+        guard let (version, created) = found else { return true }
+        if let started = job.progress.started, created > started { return false }
+        return tree.isSource(version, of: kind, from: job.progress.version)
+    }
+
+    /// Gives an inline content a new DEK; leaves a large one to the caller.
+    mutating func reencryptSmall(_ id: NodeID, _ job: JobRecord, _ bytes: inout Int) throws(TreeError)
+        -> ReencryptionOutcome
+    {
+        do throws(TreeError) {
+            var node = try node(id)
+            guard try needsReencryption(node, job) else { return .nothing }
+            if node.isInBlocks { return .isLarge }
+            let body = ScratchBuffer(byteCount: Contents.inlineLimit)
+            let old = node.attributes.content
+            let count = try withDEK(old, of: id, forReencryption: true) { dek, envelope throws(TreeError) -> Int in
+                let count = Envelope.bodyByteCount(envelope)
+                try openBody(of: node, envelope, into: body.bytes.part(0, count), dek)
+                return count
+            }
+            let version = try version(ofContent: old)
+            let plaintext = body.bytes.readOnly.part(0, count)
+            try newContent(of: &node) { transaction, content, dek, envelope in
+                transaction.sealBody(plaintext, content, dek, envelope)
+            }
+            delete(RecordKey(.envelope, old))
+            if let version { versionChanges[version, default: 0] -= 1 }
+            if job.progress.kind == .revoke { node.attributes.needsRegeneration = true }
+            set(node)
+            bytes += count
+            return .done
+        } catch {
+            switch error {
+            case .notFound: return .nothing
+            case .tampered, .key: return .failed
+            default: throw error
+            }
+        }
+    }
+}

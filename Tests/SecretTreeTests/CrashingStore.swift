@@ -1,0 +1,81 @@
+import Storage
+import Synchronization
+
+/// A store whose process dies at a chosen commit: before it takes effect, or right after. From then on nothing works.
+final class CrashingStore: RecordStore {
+    let store: MemoryStore
+    /// Commits left; below 0: never.
+    private let left: Mutex<Int>
+    private let diesAfter: Bool
+    private let isDead = Atomic<Bool>(false)
+
+    /// - Parameter commits: How many commits go well.
+    init(_ store: MemoryStore, commits: Int, diesAfter: Bool) {
+        self.store = store
+        left = Mutex(commits)
+        self.diesAfter = diesAfter
+    }
+
+    var hasDied: Bool { isDead.load(ordering: .relaxed) }
+
+    private func live() throws(StorageError) { if hasDied { throw .closed } }
+
+    func commit(_ batch: RecordBatch, then: () -> Void) throws(StorageError) {
+        try live()
+        let isLast = left.withLock { left in
+            defer { left -= 1 }
+            return left == 0
+        }
+        if isLast { isDead.store(true, ordering: .relaxed) }
+        if !isLast || diesAfter { try store.commit(batch, then: then) }
+        if isLast { throw .closed }
+    }
+
+    func read<R>(_ key: RecordKey, _ body: (UnsafeRawBufferPointer?) -> R) throws(StorageError) -> R {
+        try live()
+        return try store.read(key, body)
+    }
+    func scan(_ range: ClosedRange<RecordKey>, prefix: Int, _ body: (RecordKey, UnsafeRawBufferPointer) -> Bool)
+        throws(StorageError)
+    {
+        try live()
+        try store.scan(range, prefix: prefix, body)
+    }
+    func scanFolded(_ range: ClosedRange<RecordKey>, prefix: Int, _ body: (RecordKey, UnsafeRawBufferPointer) -> Bool)
+        throws(StorageError)
+    {
+        try live()
+        try store.scanFolded(range, prefix: prefix, body)
+    }
+    func sync() throws(StorageError) {
+        try live()
+        try store.sync()
+    }
+    func allocateBlocks(_ count: Int) throws(StorageError) -> [UInt64] {
+        try live()
+        return try store.allocateBlocks(count)
+    }
+    func writeBlocks(at first: UInt64, _ bytes: UnsafeRawBufferPointer) throws(StorageError) {
+        try live()
+        try store.writeBlocks(at: first, bytes)
+    }
+    func readBlocks(at first: UInt64, into bytes: UnsafeMutableRawBufferPointer) throws(StorageError) {
+        try live()
+        try store.readBlocks(at: first, into: bytes)
+    }
+    func releaseBlocks(_ blocks: [UInt64]) { if !hasDied { store.releaseBlocks(blocks) } }
+    func markBlocksUsed(_ blocks: [UInt64]) { store.markBlocksUsed(blocks) }
+    func finishMarking() { store.finishMarking() }
+    func setFoldHooks(willFold: @escaping @Sendable () -> [(RecordKey, [UInt8])]) {
+        store.setFoldHooks(willFold: willFold)
+    }
+    func startFolding() {}
+    func fold() throws(StorageError) {
+        try live()
+        try store.fold()
+    }
+    var overlayKeys: [RecordKey] { store.overlayKeys }
+    func integrityCheck() throws(StorageError) -> [String] { try store.integrityCheck() }
+    func statistics() throws(StorageError) -> StoreStatistics { try store.statistics() }
+    func close() throws(StorageError) {}
+}
