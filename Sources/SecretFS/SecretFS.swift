@@ -39,6 +39,7 @@ public final class SecretFS: FileSystem {
     public func connect(_ notifier: Notifier) {
         invalidator.start { notifier.invalidateNode($0) }
         if !tree.isReadOnly { keyClock.start { [weak self] in self?.doWhatIsDue() } }
+        tree.startJobs()
     }
 
     /// Commits what is still being gathered. For a clean unmount: when no request is served any more.

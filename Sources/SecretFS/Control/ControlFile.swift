@@ -20,6 +20,13 @@ struct ControlFile: Sendable {
 
     static let table: [ControlFile] = [
         .text(.top, "status") { fileSystem, _ in fileSystem.statusDocument.line },
+        .job("rewrap", .rewrap),
+        .job("reencrypt", .reencrypt),
+        .text(.top, "revoke") { fileSystem, _ in
+            fileSystem.revocationDocument.line
+        } write: { fileSystem, _, command throws(Errno) in
+            try fileSystem.revoke(command)
+        },
 
         .text(.keys, "list") { fileSystem, _ in fileSystem.keyListDocument.line },
         .value(.keys, "primary", \.primary) { fileSystem, _, command throws(Errno) in
@@ -105,6 +112,16 @@ struct ControlFile: Sendable {
         }
         return .text(place, name, read, write: write)
     }
+
+    /// A file for a job: its progress, and what to do with it.
+    private static func job(_ name: String, _ kind: JobKind) -> ControlFile {
+        .text(.top, name) { fileSystem, _ in
+            fileSystem.jobDocument(kind).line
+        } write: { fileSystem, _, command throws(Errno) in
+            try fileSystem.command(kind, command)
+        }
+    }
+
     /// A file for a length of time; it reads as seconds.
     private static func period(
         _ name: String, _ seconds: any KeyPath<KeyLifecycle, Int64> & Sendable,

@@ -24,7 +24,7 @@ extension SecretFS {
             ("files", .number(tree.fileCount)),
             ("versions", .object(counts.map { ($0.state, .number($0.count)) })),
             ("key_services", .array(keyring.keyServices.map { .text($0) })),
-            ("jobs", .array([])),
+            ("jobs", jobsDocument),
             ("last_verify", .null),
             (
                 "server",
