@@ -58,5 +58,6 @@ let package = Package(
         tests("MountTests", ["CLinux"]),
         tests("SodiumTests", ["Sodium"]),
         tests("KeyringTests", ["Keyring", "Sodium"]),
+        tests("SecretFSTests", ["SecretFS", "SecretTree", "Keyring", "Storage", "Fuse", "Sodium"]),
     ]
 )
