@@ -25,6 +25,30 @@ extension SecretTree {
         try store.read(RecordKey(.lifecycle)) { $0.map { [UInt8]($0) } }
     }
 
+    /// Both of them, which unlocking needs.
+    ///
+    /// - Throws: `.notAKeyring` if the store is empty, as an interrupted making leaves it; `.tampered` if a record is
+    ///   gone that was there.
+    public static func keyRecords(of store: any RecordStore) throws(TreeOpeningError)
+        -> (configuration: [UInt8], lifecycle: [UInt8])
+    {
+        let configuration: [UInt8]?
+        let lifecycle: [UInt8]?
+        var isEmpty = true
+        do {
+            configuration = try self.configuration(of: store)
+            lifecycle = try self.lifecycle(of: store)
+            try store.scan(RecordKey.everything, prefix: 0) { _, _ in
+                isEmpty = false
+                return false
+            }
+        } catch { throw .storage(error) }
+        if let configuration, let lifecycle { return (configuration, lifecycle) }
+        guard !isEmpty else { throw .notAKeyring }
+        let missing = RecordKey(configuration == nil ? .configuration : .lifecycle)
+        throw .tampered([Problem(node: nil, description: "\(missing.name) is missing")])
+    }
+
     /// Makes an empty tree in an empty store, which stays open: a root directory, 0700 and its owner's.
     public static func create(
         in store: any RecordStore, keyring: UnlockedKeyring, uid: UInt32, gid: UInt32, now: Timestamp

@@ -42,9 +42,7 @@ enum StoreOpening {
     private static func open(
         _ store: JournaledStore, _ keys: KeySource, readOnly: Bool, _ acceptsRollback: Bool, _ holdsSignals: Bool
     ) throws -> OpenKeyring {
-        guard let configuration = try SecretTree.configuration(of: store),
-            let lifecycle = try SecretTree.lifecycle(of: store)
-        else { throw TreeOpeningError.notAKeyring }
+        let (configuration, lifecycle) = try SecretTree.keyRecords(of: store)
         // At the prompt signals do what they always do.
         let service = try keys.service()
         if holdsSignals { Caretaker.holdSignals() }

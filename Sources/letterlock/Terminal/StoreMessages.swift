@@ -35,7 +35,10 @@ extension Messages {
         case .wrongSecret:
             Failure("wrong passphrase or key", hint: "nothing was changed; try again", code: .wrongSecret)
         case .serviceUnavailable(let text): Failure(text, code: .locked)
-        case .notAKeyring: Failure("the store holds no keyring")
+        case .notAKeyring:
+            Failure(
+                "the keyring is damaged: its configuration is not one", hint: "restore the store from a backup",
+                code: .integrity)
         case .newerFormat(let format): newerFormat(Int(format))
         case .damaged(let what):
             Failure(
