@@ -99,6 +99,8 @@ struct CommandLineTests {
         #expect(
             try work.done(["findmnt", "-n", "-r", "-o", "SOURCE,FSTYPE", work("mnt")]).line
                 == "store fuse.letterlock")
+        let options = try work.done(["findmnt", "-n", "-r", "-o", "OPTIONS", work("mnt")]).line.split(separator: ",")
+        #expect(Set(options).isSuperset(of: ["rw", "nosuid", "nodev", "default_permissions", "allow_other"]))
         let again = try work.letterlock("umount", work("mnt"))
         #expect(again.status == 0, "\(again.complaint)")
         #expect(try names(work("mnt")) == [])

@@ -51,16 +51,18 @@ struct DurabilityTests {
     private func writer(_ name: String) throws -> Child {
         let script = """
             import os
+            # Once the mount is taken away, its path is that of a plain directory: go by the working directory.
+            os.chdir('\(mounted.path)')
             log = os.open('\(work("log-" + name))', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             n = 0
             try:
                 while True:
                     n += 1
-                    with open('\(mounted(name))-%d' % (n % 7), 'w') as f:
+                    with open('\(name)-%d' % (n % 7), 'w') as f:
                         f.write(('%08d' % n) * (1 + n * 37 % 2000))
                     os.write(log, b'%d\\n' % n)
                     if n % 5 == 0:
-                        os.rename('\(mounted(name))-%d' % (n % 7), '\(mounted(name))-moved')
+                        os.rename('\(name)-%d' % (n % 7), '\(name)-moved')
                         os.write(log, b'moved %d\\n' % n)
             except OSError:
                 pass

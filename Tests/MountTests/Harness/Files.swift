@@ -203,10 +203,16 @@ struct Instant: Comparable, CustomStringConvertible {
 /// Bytes that no two offsets and no two seeds share.
 func pattern(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
     var state = seed &* 0x9E37_79B9_7F4A_7C15 | 1
-    return (0..<count).map { _ in
-        state ^= state << 13
-        state ^= state >> 7
-        state ^= state << 17
-        return UInt8(truncatingIfNeeded: state >> 32)
+    return [UInt8](unsafeUninitializedCapacity: count + 8) { buffer, filled in
+        let memory = UnsafeMutableRawBufferPointer(buffer)
+        var offset = 0
+        while offset < count {
+            state ^= state << 13
+            state ^= state >> 7
+            state ^= state << 17
+            memory.storeBytes(of: state, toByteOffset: offset, as: UInt64.self)
+            offset += 8
+        }
+        filled = count
     }
 }
