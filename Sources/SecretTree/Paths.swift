@@ -23,8 +23,8 @@ extension SecretTree {
         try walk { path, attributes in
             guard attributes.content != 0 else { return true }
             do throws(TreeError) {
-                let found = try lock.reading { () throws(TreeError) in try self.version(ofContent: attributes.content) }
-                guard found == version else { return true }
+                // The lock is held for reading: a second time could wait for a writer who waits for the first.
+                guard try self.version(ofContent: attributes.content) == version else { return true }
             } catch {
                 failure = error
                 return false
