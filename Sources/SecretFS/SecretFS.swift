@@ -18,6 +18,7 @@ public final class SecretFS: FileSystem {
     let controlFiles = HandleTable<OpenControlFile>()
     let invalidator = PageInvalidator()
     let keyClock = KeyClock()
+    let clockWatch = Mutex(ClockWatch(wall: .now(), boot: SecretFS.bootSeconds))
     let started = Timestamp.now()
     /// Sessions that gather a value; most calls find none and look no further.
     let openSessions = Atomic<Int>(0)
@@ -38,7 +39,9 @@ public final class SecretFS: FileSystem {
     /// Has the kernel told of what it must drop; before this, and without it, nothing is.
     public func connect(_ notifier: Notifier) {
         invalidator.start { notifier.invalidateNode($0) }
-        if !tree.isReadOnly { keyClock.start { [weak self] in self?.doWhatIsDue() } }
+        if !tree.isReadOnly {
+            keyClock.start { [weak self] in self?.doWhatIsDue(wall: .now(), boot: Self.bootSeconds) }
+        }
         tree.startJobs()
     }
 

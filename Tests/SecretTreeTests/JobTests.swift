@@ -154,7 +154,7 @@ import Testing
     func `a crash at any transaction loses nothing, and the job ends after it`(kind: JobKind, diesAfter: Bool) throws {
         var commits = 0
         while true {
-            let (house, values) = try house(files: 14)
+            let (house, values) = try house(files: 7)
             let store = CrashingStore(house.store, commits: commits, diesAfter: diesAfter)
             let tree: SecretTree
             do {

@@ -22,11 +22,10 @@ struct ControlFile: Sendable {
         .text(.top, "status") { fileSystem, _ in fileSystem.statusDocument.line },
         .job("rewrap", .rewrap),
         .job("reencrypt", .reencrypt),
-        .text(.top, "revoke") { fileSystem, _ in
-            fileSystem.revocationDocument.line
-        } write: { fileSystem, _, command throws(Errno) in
-            try fileSystem.revoke(command)
-        },
+        ControlFile(
+            place: .top, name: "revoke",
+            read: { fileSystem, _ throws(Errno) in try fileSystem.revocationText() },
+            write: { fileSystem, _, command throws(Errno) in try fileSystem.revoke(command) }),
 
         .text(.keys, "list") { fileSystem, _ in fileSystem.keyListDocument.line },
         .value(.keys, "primary", \.primary) { fileSystem, _, command throws(Errno) in

@@ -77,7 +77,32 @@ extension SecretFS {
             })
     }
 
-    var revocationDocument: JSON {
+    /// The revocation with the paths that it concerns: what is not re-encrypted yet, and what was and holds the value
+    /// that may be known.
+    func revocationText() throws(Errno) -> ControlText {
+        let text = ControlText()
+        text.append(String(revocationDocument.line.dropLast(2)) + ",\"affected\":[")
+        guard let version = tree.job(.revoke).version else {
+            text.append("]}\n")
+            return text
+        }
+        var isFirst = true
+        func append(_ path: UnsafeRawBufferPointer) {
+            text.append((isFirst ? "" : ",") + JSON.text(String(decoding: path, as: UTF8.self)).line.dropLast())
+            isFirst = false
+        }
+        try answering { () throws(TreeError) in
+            try tree.withPaths(under: version) { append(UnsafeRawBufferPointer(rebasing: $0.dropLast())) }
+            try tree.walk { path, attributes in
+                if attributes.needsRegeneration { append(path) }
+                return true
+            }
+        }
+        text.append("]}\n")
+        return text
+    }
+
+    private var revocationDocument: JSON {
         let job = tree.job(.revoke)
         let hasBegun = job.state != .idle
         let isDone = job.state == .done

@@ -1,6 +1,8 @@
 import Fuse
+import Glibc
 import Keyring
 import SecretTree
+import Synchronization
 
 /// What the files below `keys` do.
 extension SecretFS {
@@ -74,12 +76,36 @@ extension SecretFS {
     }
 
     /// Does what the passing of time asks for. What fails is tried again at the next look.
-    func doWhatIsDue() {
-        let now = Timestamp.now()
+    ///
+    /// - Parameter boot: Whole seconds of CLOCK_BOOTTIME.
+    func doWhatIsDue(wall: Timestamp, boot: Int64) {
+        let clock = clockWatch.withLock { watch in
+            watch.observe(wall: wall, boot: boot)
+            return watch
+        }
         let counts = tree.versionCounts
-        for action in tree.keyring.lifecycle.dueActions(now: now, files: { counts[$0] ?? 0 }) {
+        for action in tree.keyring.lifecycle.dueActions(now: wall, files: { counts[$0] ?? 0 }) {
+            var now = wall
+            if case .destroy(let version) = action {
+                // There is no way back from it: a clock that was set ahead does not bring it about.
+                guard let deadline = tree.keyring.lifecycle[version]?.destroyAt, deadline <= clock.trusted else {
+                    tree.report(
+                        Problem(
+                            node: nil,
+                            description: "the clock was set ahead: the destruction of KEK version \(version) is held"))
+                    continue
+                }
+                now = clock.trusted
+            }
             try? changeKeys { lifecycle throws(LifecycleError) in try lifecycle.perform(action, now: now) }
         }
+    }
+
+    /// Whole seconds since boot, time asleep among them: a clock that nobody sets.
+    static var bootSeconds: Int64 {
+        var time = timespec()
+        clock_gettime(CLOCK_BOOTTIME, &time)
+        return Int64(time.tv_sec)
     }
 
     /// The paths of the files that a version guards, each ended by a zero byte.

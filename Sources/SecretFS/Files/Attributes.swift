@@ -62,7 +62,8 @@ extension SecretFS {
         change.gid = request.gid
         change.accessTime = request.accessTime.map { Timestamp($0, now: now) }
         change.modificationTime = request.modificationTime.map { Timestamp($0, now: now) }
-        let isChown = request.uid != nil || request.gid != nil
+        // A request for nothing at all is chown(2) with neither owner nor group, which takes the bits away too.
+        let isChown = request.uid != nil || request.gid != nil || request.asksForNothing
         change.clearsSetID = request.mode == nil && (request.killsSetID || isChown)
         if change.clearsSetID, isChown {
             change.clearsSetID = try answering { () throws(TreeError) in try tree.attributes(of: id).type != .directory
@@ -99,6 +100,12 @@ extension SecretFS {
             try tree.setAttributes(of: id, requested, now: now)
         }
         return (stat(attributes, options), attributeValidity(of: id, since: changes))
+    }
+}
+
+extension AttributeRequest {
+    fileprivate var asksForNothing: Bool {
+        mode == nil && size == nil && accessTime == nil && modificationTime == nil
     }
 }
 

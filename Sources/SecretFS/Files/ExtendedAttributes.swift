@@ -32,15 +32,27 @@ extension SecretFS {
 
     private func checkChangeable(_ node: UInt64, _ name: UnsafeRawBufferPointer) throws(Errno) {
         guard ControlNode(node) == nil, KeyAttribute(name) == nil else { throw .notPermitted }
-        guard !name.starts(with: "system.".utf8) else { throw .notSupported }
+        try checkNamespace(of: name)
         guard !name.starts(with: KeyAttribute.prefix.utf8) else { throw .notPermitted }
     }
+
+    /// The namespaces of xattr(7) but `system`, as the kernel asks for names of any kind.
+    private func checkNamespace(of name: UnsafeRawBufferPointer) throws(Errno) {
+        for namespace in ["user.", "security.", Self.trusted] where name.starts(with: namespace.utf8) {
+            guard name.count > namespace.utf8.count else { throw .invalid }
+            return
+        }
+        throw .notSupported
+    }
+
+    /// Seen, set and read by the superuser alone.
+    private static var trusted: String { "trusted." }
 
     public func extendedAttribute(
         _ node: UInt64, _ name: UnsafeRawBufferPointer, _ caller: Caller, reply: (UnsafeRawBufferPointer) -> Void
     ) throws(Errno) {
         guard ControlNode(node) == nil else { throw .noAttribute }
-        guard !name.starts(with: "system.".utf8) else { throw .notSupported }
+        try checkNamespace(of: name)
         let id = NodeID(rawValue: node)
         if name.starts(with: KeyAttribute.prefix.utf8) {
             guard let attribute = KeyAttribute(name) else { throw .noAttribute }
@@ -55,7 +67,11 @@ extension SecretFS {
     {
         guard ControlNode(node) == nil else { return reply(UnsafeRawBufferPointer(start: nil, count: 0)) }
         try answering { () throws(TreeError) in
-            try tree.listExtendedAttributes(of: NodeID(rawValue: node), reply)
+            try tree.listExtendedAttributes(of: NodeID(rawValue: node)) { names in
+                guard caller.uid != 0 else { return reply(names) }
+                let visible = names.split(separator: 0).filter { !$0.starts(with: Self.trusted.utf8) }
+                visible.flatMap { $0 + [0] }.withUnsafeBytes(reply)
+            }
         }
     }
 }

@@ -57,16 +57,29 @@ extension SecretFS {
         guard offset >= 0, count > 0 else { throw .invalid }
         let id = NodeID(rawValue: node)
         let now = Timestamp.now()
+        // The kernel leaves these bits to us here, and does not tell whether the caller may keep them.
+        let clearsSetID = caller.uid != 0
         let (start, length) = (UInt64(offset), UInt64(count))
         if let session = session(ofHandle: handle),
             try session.allocate(
-                mode, at: start, count: length, ReplaceSession.Writing(thread: caller.pid, now: now))
+                mode, at: start, count: length,
+                ReplaceSession.Writing(thread: caller.pid, clearsSetID: clearsSetID, now: now))
         {
             return
         }
         try beginPlainChange(of: id, handle: handle)
         _ = try answering { () throws(TreeError) in
             try tree.allocate(id, mode, at: start, count: length, now: now)
+        }
+        if clearsSetID { try clearSetID(of: id, now: now) }
+    }
+
+    private func clearSetID(of id: NodeID, now: Timestamp) throws(Errno) {
+        try answering { () throws(TreeError) in
+            guard try tree.attributes(of: id).permissions & 0o6000 != 0 else { return }
+            var change = AttributeChange()
+            change.clearsSetID = true
+            _ = try tree.setAttributes(of: id, change, now: now)
         }
     }
 

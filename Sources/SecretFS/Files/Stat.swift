@@ -55,9 +55,12 @@ extension stat {
         st_uid = options.uid ?? attributes.uid
         st_gid = options.gid ?? attributes.gid
         st_rdev = UInt(attributes.device)
-        st_size = Int(clamping: attributes.size)
+        // Directories show one block, as an empty one has on other file systems: what ours take is sealed.
+        let isDirectory = attributes.type == .directory
+        st_size = isDirectory ? 4096 : Int(clamping: attributes.size)
         st_blksize = 4096
-        st_blocks = Int(clamping: attributes.storedByteCount.addingReportingOverflow(511).partialValue / 512)
+        let stored = isDirectory ? 4096 : attributes.storedByteCount
+        st_blocks = Int(clamping: stored.addingReportingOverflow(511).partialValue / 512)
         st_atim = attributes.accessTime.timespec
         st_mtim = attributes.modificationTime.timespec
         st_ctim = attributes.statusChangeTime.timespec
