@@ -30,7 +30,11 @@ enum Envelope {
 
     static func hasBody(_ value: UnsafeRawBufferPointer) -> Bool { value.count > bodyPlace }
 
-    static func bodyByteCount(_ value: UnsafeRawBufferPointer) -> Int { max(0, value.count - bodyPlace) }
+    /// How long the body is, in the envelope or in a record of its own.
+    static func bodyByteCount(_ value: UnsafeRawBufferPointer, of node: NodeRecord) -> Int {
+        if hasBody(value) { return value.count - bodyPlace }
+        return Int(min(node.attributes.storedByteCount, UInt64(Contents.inlineLimit)))
+    }
 
     /// What the wrap is bound to besides store and version: `content 8 | created 12`.
     static func withContext<R, E: Error>(
@@ -48,7 +52,9 @@ enum Envelope {
 
 /// How contents are laid out.
 enum Contents {
-    /// Contents up to this lie in their envelope's record, larger ones in blocks.
+    /// Contents up to this lie in their envelope's record: what most secrets need is one record.
+    static let envelopeLimit = 1024
+    /// Contents up to this lie in a record of their own, so that rewrapping leaves them alone; larger ones in blocks.
     static let inlineLimit = 16 * 1024
     /// An inline content is padded to a whole number of these, so that its record does not tell its size.
     static let inlineStep = 256

@@ -105,7 +105,7 @@ struct Inspection {
         let what =
             hasTwin ? "is not the one last written" : difference.isPresent ? "was brought back or added" : "is missing"
         switch RecordKind(rawValue: record.kind) {
-        case .envelope, .map, .garbage:
+        case .envelope, .map, .garbage, .body:
             return Problem(node: nil, description: "\(record.name) of content \(record.owner) \(what)")
         case .node, .entry, .attribute, .orphan, .target:
             return Problem(

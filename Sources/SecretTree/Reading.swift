@@ -52,7 +52,7 @@ extension RecordSource {
         of node: NodeRecord, _ envelope: UnsafeRawBufferPointer, at offset: Int,
         into buffer: UnsafeMutableRawBufferPointer, _ dek: UnsafeRawBufferPointer
     ) throws(TreeError) {
-        let byteCount = Envelope.bodyByteCount(envelope)
+        let byteCount = Envelope.bodyByteCount(envelope, of: node)
         if offset == 0, buffer.count >= byteCount {
             try openBody(of: node, envelope, into: buffer.part(0, byteCount), dek)
             return buffer.zero(from: byteCount, to: buffer.count)
@@ -69,7 +69,7 @@ extension RecordSource {
         of node: NodeRecord, _ envelope: UnsafeRawBufferPointer, into body: UnsafeMutableRawBufferPointer,
         _ dek: UnsafeRawBufferPointer
     ) throws(TreeError) {
-        guard Envelope.hasBody(envelope) else { return }
+        guard Envelope.hasBody(envelope) else { return try openBodyRecord(of: node, into: body, dek) }
         let record = RecordKey(.envelope, node.attributes.content)
         let opened = withBinding(Labels.body, store: tree.seals.store, record) { data in
             Seal.open(
@@ -79,6 +79,26 @@ extension RecordSource {
                 into: body, key: BorrowedKey(dek))
         }
         guard opened else { throw tree.tampered(record, node.attributes.id, "does not authenticate") }
+    }
+
+    /// Opens a body that has a record of its own: `tag 16 | nonce 24 | ciphertext`.
+    private func openBodyRecord(
+        of node: NodeRecord, into body: UnsafeMutableRawBufferPointer, _ dek: UnsafeRawBufferPointer
+    ) throws(TreeError) {
+        guard body.count > 0 else { return }
+        let record = RecordKey(.body, node.attributes.content)
+        try tree.checkFreshness(of: record, node.attributes.id)
+        let isOpen = try read(record) { value -> Bool? in
+            guard let value else { return nil }
+            guard value.count == RecordSeal.overheadByteCount + body.count else { return false }
+            return withBinding(Labels.body, store: tree.seals.store, record) { data in
+                Seal.open(
+                    value.part(RecordSeal.overheadByteCount, body.count), tag: value.part(0, 16),
+                    nonce: value.part(16, 24), associatedData: data, into: body, key: BorrowedKey(dek))
+            }
+        }
+        guard let isOpen else { throw tree.tampered(record, node.attributes.id, "is missing") }
+        guard isOpen else { throw tree.tampered(record, node.attributes.id, "does not authenticate") }
     }
 
     private func readBlocks(

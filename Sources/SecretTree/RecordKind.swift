@@ -30,6 +30,8 @@ enum RecordKind: UInt8, CaseIterable {
     case garbage = 13
     /// How far a job is. Owner: the job's kind.
     case job = 14
+    /// A content that is too long for its envelope and too short for blocks. Owner: content.
+    case body = 15
 
     /// The bytes at a record's beginning that tell it from every other one, authentication tags among them:
     /// what the freshness hash covers.

@@ -113,6 +113,7 @@ extension RecordKey {
         case .target: "the link target"
         case .garbage: "a garbage record"
         case .job: "a job record"
+        case .body: "the content record"
         case nil: "a record of unknown kind \(kind)"
         }
     }

@@ -42,6 +42,7 @@ private struct Verification {
     private var names: [NodeID: (count: UInt32, directories: UInt32)] = [:]
     private var entries: [NodeID: UInt64] = [:]
     private var contents: Set<UInt64> = []
+    private var bodies: Set<UInt64> = []
     private static let problemLimit = 10_000
 
     init(tree: SecretTree) { self.tree = tree }
@@ -105,6 +106,9 @@ private struct Verification {
         case .envelope:
             isSound = Envelope.isWellFormed(value)
             contents.insert(record.owner)
+        case .body:
+            isSound = value.count > RecordSeal.overheadByteCount
+            bodies.insert(record.owner)
         case .map: isSound = seals.records.open(record, value) { BlockMap($0, index: record.high) } != nil
         case .attribute, .orphan, .target, .garbage, .job:
             isSound = seals.records.open(record, value) { _ in true } != nil
@@ -113,7 +117,8 @@ private struct Verification {
         }
         guard !isSound else { return }
         switch RecordKind(rawValue: record.kind) {
-        case .envelope, .map, .garbage: problem(nil, "\(record.name) of content \(record.owner) does not authenticate")
+        case .envelope, .map, .garbage, .body:
+            problem(nil, "\(record.name) of content \(record.owner) does not authenticate")
         default: problem(owner, "\(record.name) of inode \(record.owner) does not authenticate")
         }
     }
@@ -125,12 +130,16 @@ private struct Verification {
             checkLinks(id, node)
             if node.attributes.content != 0 {
                 contents.remove(node.attributes.content)
+                if !node.isInBlocks { bodies.remove(node.attributes.content) }
                 try checkContent(of: node)
             }
         }
         for (id, _) in names where nodes[id] == nil && id != .root {
             let isNamed = report.problems.contains { $0.node == id }
             if !isNamed { problem(id, "inode \(id.rawValue) has a name and no attribute record") }
+        }
+        for content in bodies.subtracting(contents).sorted() {
+            problem(nil, "content record \(content) belongs to no file")
         }
         for content in contents.sorted() { problem(nil, "content \(content) belongs to no file") }
     }

@@ -63,38 +63,62 @@ extension Transaction {
         if node.attributes.content == 0 {
             plaintext.zero(from: 0, to: byteCount)
             edit(plaintext)
-            return try newContent(of: &node) { transaction, content, dek, envelope in
+            try newContent(of: &node) { transaction, content, dek, envelope in
                 transaction.sealBody(plaintext.readOnly, content, dek, envelope)
             }
+            node.attributes.storedByteCount = UInt64(byteCount)
+            return
         }
         let old = Int(min(node.attributes.size, UInt64(byteCount)))
         try readContent(of: node, at: 0, into: plaintext.part(0, old))
         plaintext.zero(from: old, to: byteCount)
         edit(plaintext)
         let content = node.attributes.content
-        let value = try withDEK(content, of: node.attributes.id) { dek, envelope throws(TreeError) in
-            sealBody(plaintext.readOnly, content, dek, envelope.part(0, Envelope.bareByteCount))
+        let hadRecord = node.attributes.storedByteCount > UInt64(Contents.envelopeLimit)
+        try withUnwrapped(content, of: node.attributes.id) { (dek, transaction: inout Transaction) throws(TreeError) in
+            let record = RecordKey(.envelope, content)
+            let old = try transaction.read(record) {
+                $0.map { ([UInt8]($0.part(0, Envelope.bareByteCount)), $0.count) }
+            }
+            guard let (head, count) = old else { throw transaction.tree.tampered(record, node.attributes.id, "is missing") }
+            let value = head.withUnsafeBytes { transaction.sealBody(plaintext.readOnly, content, dek, $0) }
+            // An envelope that holds no body says the same as before.
+            if count > Envelope.bareByteCount || value.count > Envelope.bareByteCount { transaction.put(record, value) }
+            if hadRecord, byteCount <= Contents.envelopeLimit { transaction.delete(RecordKey(.body, content)) }
         }
         node.attributes.storedByteCount = UInt64(byteCount)
-        put(RecordKey(.envelope, content), value)
     }
 
-    /// The envelope's first part followed by a body, sealed with a new nonce.
-    func sealBody(
+    /// The envelope's first part followed by a body, sealed with a new nonce. A longer body goes to a record of its own.
+    mutating func sealBody(
         _ plaintext: UnsafeRawBufferPointer, _ content: UInt64, _ dek: UnsafeRawBufferPointer,
         _ envelope: UnsafeRawBufferPointer
     ) -> [UInt8] {
         guard plaintext.count > 0 else { return [UInt8](envelope) }
-        return [UInt8](unsafeUninitializedCapacity: Envelope.bodyPlace + plaintext.count) { buffer, count in
-            let value = UnsafeMutableRawBufferPointer(buffer).part(0, Envelope.bodyPlace + plaintext.count)
-            value.put(envelope, at: 0)
-            let nonce = value.part(Envelope.bodyNoncePlace, Seal.nonceByteCount)
+        guard plaintext.count <= Contents.envelopeLimit else {
+            let record = RecordKey(.body, content)
+            put(record, sealed(plaintext, behind: UnsafeRawBufferPointer(start: nil, count: 0), record, dek))
+            return [UInt8](envelope)
+        }
+        return sealed(plaintext, behind: envelope, RecordKey(.envelope, content), dek)
+    }
+
+    /// `head | tag 16 | nonce 24 | ciphertext`.
+    private func sealed(
+        _ plaintext: UnsafeRawBufferPointer, behind head: UnsafeRawBufferPointer, _ record: RecordKey,
+        _ dek: UnsafeRawBufferPointer
+    ) -> [UInt8] {
+        let bodyPlace = head.count + RecordSeal.overheadByteCount
+        return [UInt8](unsafeUninitializedCapacity: bodyPlace + plaintext.count) { buffer, count in
+            let value = UnsafeMutableRawBufferPointer(buffer).part(0, bodyPlace + plaintext.count)
+            value.put(head, at: 0)
+            let nonce = value.part(head.count + Seal.tagByteCount, Seal.nonceByteCount)
             Randomness.nonce(into: nonce)
-            withBinding(Labels.body, store: tree.seals.store, RecordKey(.envelope, content)) { data in
+            withBinding(Labels.body, store: tree.seals.store, record) { data in
                 Seal.seal(
-                    plaintext, into: value.part(Envelope.bodyPlace, plaintext.count),
-                    tag: value.part(Envelope.bodyTagPlace, Seal.tagByteCount), nonce: nonce.readOnly,
-                    associatedData: data, key: BorrowedKey(dek))
+                    plaintext, into: value.part(bodyPlace, plaintext.count),
+                    tag: value.part(head.count, Seal.tagByteCount), nonce: nonce.readOnly, associatedData: data,
+                    key: BorrowedKey(dek))
             }
             count = value.count
         }
@@ -128,7 +152,7 @@ extension Transaction {
         put(RecordKey(.envelope, content), value)
         versionChanges[version, default: 0] += 1
         node.attributes.content = content
-        node.attributes.storedByteCount = UInt64(max(0, value.count - Envelope.bodyPlace))
+        node.attributes.storedByteCount = 0
         node.isInBlocks = false
     }
 
@@ -145,10 +169,17 @@ extension Transaction {
             let value = try read(record) { value in value.map { [UInt8]($0.part(0, Envelope.bareByteCount)) } }
             guard let value else { throw tree.tampered(record, node.attributes.id, "is missing") }
             put(record, value)
+            deleteBody(of: node)
         }
         node.isInBlocks = true
         node.attributes.storedByteCount = 0
         if size > 0 { try writeToBlocks(old.bytes.readOnly.part(0, size), at: 0, of: &node) }
+    }
+
+    /// The record of a body that is too long for its envelope goes.
+    mutating func deleteBody(of node: NodeRecord) {
+        guard !node.isInBlocks, node.attributes.storedByteCount > UInt64(Contents.envelopeLimit) else { return }
+        delete(RecordKey(.body, node.attributes.content))
     }
 
     /// Drops a file's content: its envelope, which ends it, and its blocks, at once or later if they are many.
@@ -161,6 +192,8 @@ extension Transaction {
             let garbage = RecordKey(.garbage, content)
             seal(garbage, byteCount: 8) { $0.put(content, at: 0) }
             newGarbage.append(content)
+        } else {
+            deleteBody(of: node)
         }
         node.attributes.content = 0
         node.attributes.storedByteCount = 0

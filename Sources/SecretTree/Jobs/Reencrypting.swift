@@ -145,15 +145,17 @@ extension Transaction {
             let body = ScratchBuffer(byteCount: Contents.inlineLimit)
             let old = node.attributes.content
             let count = try withDEK(old, of: id, forReencryption: true) { dek, envelope throws(TreeError) -> Int in
-                let count = Envelope.bodyByteCount(envelope)
+                let count = Envelope.bodyByteCount(envelope, of: node)
                 try openBody(of: node, envelope, into: body.bytes.part(0, count), dek)
                 return count
             }
             let version = try version(ofContent: old)
             let plaintext = body.bytes.readOnly.part(0, count)
+            deleteBody(of: node)
             try newContent(of: &node) { transaction, content, dek, envelope in
                 transaction.sealBody(plaintext, content, dek, envelope)
             }
+            node.attributes.storedByteCount = UInt64(count)
             delete(RecordKey(.envelope, old))
             if let version { versionChanges[version, default: 0] -= 1 }
             if job.progress.kind == .revoke { node.attributes.needsRegeneration = true }
