@@ -109,23 +109,25 @@ final class TreeState: @unchecked Sendable {
     }
 }
 
-/// Nodes that were opened lately. Holds attributes, never names, targets or contents.
+/// Nodes that were opened lately: a place for each number modulo the size, the later one stays. Holds attributes,
+/// never names, targets or contents.
 final class NodeCache: Sendable {
-    private static let capacity = 4096
-    private let nodes = Mutex<[NodeID: NodeRecord]>([:])
+    private static let capacity: UInt64 = 4096
+    private let nodes = Mutex<[NodeRecord?]>(Array(repeating: nil, count: Int(capacity)))
 
     subscript(id: NodeID) -> NodeRecord? {
-        get { nodes.withLock { $0[id] } }
+        get {
+            let place = Int(id.rawValue % Self.capacity)
+            return nodes.withLock { nodes in
+                guard let node = nodes[place], node.attributes.id == id else { return nil }
+                return node
+            }
+        }
         set {
+            let place = Int(id.rawValue % Self.capacity)
             nodes.withLock { nodes in
-                if nodes.count >= Self.capacity, nodes[id] == nil {
-                    // Any few will do: what is used comes back at the price of one read.
-                    for victim in nodes.keys.prefix(Self.capacity / 8) { nodes[victim] = nil }
-                }
-                nodes[id] = newValue
+                if newValue != nil || nodes[place]?.attributes.id == id { nodes[place] = newValue }
             }
         }
     }
-
-    func removeAll() { nodes.withLock { $0.removeAll() } }
 }

@@ -17,8 +17,12 @@ final class Connection {
     private let handle: OpaquePointer
     let path: String
 
+    /// Done once, before SQLite is used; where somebody has used it already it changes nothing.
+    private static let isConfigured = ll_sqlite_without_statistics() == SQLITE_OK
+
     /// - Parameter path: absolute and without symbolic links; the file must exist.
     init(_ path: String, _ mode: Mode) throws(StorageError) {
+        _ = Self.isConfigured
         self.path = path
         var flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_URI | SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_PRIVATECACHE
         var address = "file:"
