@@ -4,6 +4,7 @@ internal import Glibc
 final class BlockFile: @unchecked Sendable {
     static let fileName = "blocks"
     private static let size = storeBlockByteCount
+    private static let longRun = 128 * 1024
 
     private let file: File
     private let syncLock = Lock()
@@ -16,6 +17,7 @@ final class BlockFile: @unchecked Sendable {
 
     init(in directory: File, _ flags: Int32, isNew: Bool) throws(StorageError) {
         file = try File(Self.fileName, in: directory, flags)
+        file.expectLongRuns()
         let count = (try file.byteCount() + Self.size - 1) / Self.size
         guard count <= BlockAllocator.limit else { throw .corrupt("\(Self.fileName) is longer than any store's") }
         allocator = BlockAllocator(blockCount: UInt64(count), isMarking: !isNew)
@@ -29,6 +31,8 @@ final class BlockFile: @unchecked Sendable {
     func write(at first: UInt64, _ bytes: UnsafeRawBufferPointer) throws(StorageError) {
         precondition(first > 0 && bytes.count % Self.size == 0, "blocks are written whole")
         try file.write(bytes, at: Self.offset(first))
+        // The disk begins with a long run at once, so that a sync finds less to wait for.
+        if bytes.count >= Self.longRun { file.beginWriting(at: Self.offset(first), bytes.count) }
         lock.locked {
             needsSync = true
             for index in 0..<bytes.count / Self.size {

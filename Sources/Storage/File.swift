@@ -59,6 +59,16 @@ final class File: Sendable {
         }
     }
 
+    /// Has the kernel begin to write a part to the disk, without waiting for it. A hint: what fails is found by `sync`.
+    func beginWriting(at offset: Int, _ count: Int) {
+        _ = sync_file_range(descriptor, __off64_t(offset), __off64_t(count), UInt32(SYNC_FILE_RANGE_WRITE))
+    }
+
+    /// Has the kernel read further ahead where a reader goes on in order.
+    func expectLongRuns() {
+        _ = posix_fadvise(descriptor, 0, 0, POSIX_FADV_SEQUENTIAL)
+    }
+
     /// On return the file's contents survive the loss of power.
     func sync() throws(StorageError) {
         while fdatasync(descriptor) != 0 {
