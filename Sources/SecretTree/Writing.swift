@@ -80,7 +80,9 @@ extension Transaction {
             let old = try transaction.read(record) {
                 $0.map { ([UInt8]($0.part(0, Envelope.bareByteCount)), $0.count) }
             }
-            guard let (head, count) = old else { throw transaction.tree.tampered(record, node.attributes.id, "is missing") }
+            guard let (head, count) = old else {
+                throw transaction.tree.tampered(record, node.attributes.id, "is missing")
+            }
             let value = head.withUnsafeBytes { transaction.sealBody(plaintext.readOnly, content, dek, $0) }
             // An envelope that holds no body says the same as before.
             if count > Envelope.bareByteCount || value.count > Envelope.bareByteCount { transaction.put(record, value) }

@@ -135,7 +135,7 @@ import Testing
         house.tree.startJobs()
         var random = Seeded(7)
         for _ in 0..<3 {
-            try house.tree.startJob(.reencrypt, now: Timestamp(seconds: Timestamp.now().seconds + 5))
+            try house.tree.startJob(.reencrypt, now: .now())
             while house.tree.job(.reencrypt).state == .running {
                 let place = Int.random(in: 0..<value.count - 10_000, using: &random)
                 let bytes = (0..<Int.random(in: 1...9_000, using: &random)).map { _ in UInt8.random(in: 0...255) }

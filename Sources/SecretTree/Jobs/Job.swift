@@ -58,7 +58,7 @@ public struct JobProgress: Sendable, Equatable {
 /// A job as its record holds it: written with each batch, so that a crash loses no more than one.
 ///
 ///     kind 1 | state 1 | reserved 2 | version 4 | successor 4 | cursor 8 | end 8 | scope 8 |
-///     done 8 | total 8 | failed 8 | started 12 | ended 12
+///     done 8 | total 8 | failed 8 | started 12 | ended 12 | new contents 8 | done before 8
 struct JobRecord: Sendable, Equatable {
     var progress: JobProgress
     /// The last content or node that is done: they are gone through in the order of their numbers.
@@ -67,8 +67,12 @@ struct JobRecord: Sendable, Equatable {
     var end: UInt64 = .max
     /// Only what lies below this node; 0 for everything.
     var scope: UInt64 = 0
+    /// Contents from this number on were made after the start. (Their times would tell that too, if nobody set clocks.)
+    var newContents: UInt64 = .max
+    /// What was done when this pass over everything began.
+    var doneBefore: UInt64 = 0
 
-    static let byteCount = 84
+    static let byteCount = 100
 
     init(_ progress: JobProgress) { self.progress = progress }
 
@@ -90,6 +94,8 @@ struct JobRecord: Sendable, Equatable {
         progress.failed = bytes.number(UInt64.self, at: 52)
         progress.started = bytes.timestamp(at: 60)
         let ended = bytes.timestamp(at: 72)
+        newContents = bytes.number(UInt64.self, at: 84)
+        doneBefore = bytes.number(UInt64.self, at: 92)
         progress.ended = ended == Timestamp(seconds: 0, nanoseconds: 0) ? nil : ended
     }
 
@@ -106,6 +112,8 @@ struct JobRecord: Sendable, Equatable {
         bytes.put(progress.failed, at: 52)
         bytes.put(progress.started ?? none, at: 60)
         bytes.put(progress.ended ?? none, at: 72)
+        bytes.put(newContents, at: 84)
+        bytes.put(doneBefore, at: 92)
     }
 }
 
@@ -137,11 +145,14 @@ extension SecretTree {
     public func startJob(
         _ kind: JobKind, from version: KEKVersion? = nil, below scope: NodeID? = nil, now: Timestamp
     ) throws(TreeError) {
+        let files = try scope.map { scope throws(TreeError) in try nodes(below: scope).count }
         try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
             guard state.jobs[kind]?.progress.state.isUnfinished != true else { throw .busy }
             if let version, keyring.lifecycle.state(of: version) == nil { throw .key(.noSuchVersion) }
             if let scope { _ = try transaction.node(scope) }
-            transaction.set(newJob(kind, version, scope, now))
+            var job = newJob(kind, version, scope, now)
+            if let files { job.progress.total = UInt64(files) }
+            transaction.set(job)
         }
         jobsRunner.wake()
     }
@@ -157,6 +168,7 @@ extension SecretTree {
             })
         job.end = kind == .rewrap ? state.root.nextContent : state.root.nextNode
         job.scope = scope?.rawValue ?? 0
+        job.newContents = state.root.nextContent
         return job
     }
 
