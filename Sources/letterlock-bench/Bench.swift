@@ -53,7 +53,8 @@ struct Bench: ParsableCommand {
         if let rounds { settings.rounds = rounds }
         let chosen = Workload.all.filter { workload in
             only.isEmpty
-                ? !(withoutMany && Workload.many.contains { $0.name == workload.name }) : only.contains(workload.name)
+                ? !(withoutMany && (Workload.many + Workload.jobs).contains { $0.name == workload.name })
+                : only.contains(workload.name)
         }
         Interruption.collect()
         // A reader that has read enough must not leave mounts behind.

@@ -64,5 +64,5 @@ extension Workload {
         try subject.prepareSmall(settings.manyCount, byteCount: 64)
     }
 
-    static let all = reading + writing + mounting + many
+    static let all = reading + writing + mounting + many + jobs
 }

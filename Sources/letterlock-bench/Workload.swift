@@ -5,6 +5,7 @@ struct Workload: Sendable {
         case mebibytesPerSecond = "MiB/s"
         case milliseconds = "ms"
         case mebibytes = "MiB"
+        case times = "×"
 
         var higherIsBetter: Bool { self == .perSecond || self == .mebibytesPerSecond }
     }

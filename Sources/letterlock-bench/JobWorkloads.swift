@@ -1,0 +1,111 @@
+import Glibc
+
+/// Changing keys. What has no way to do it copies everything into a place with another key.
+extension Workload {
+    private static let fileByteCount = 4096
+    /// Beside the very many files of 64 bytes.
+    private static func count(_ settings: Settings) -> Int { settings.manyCount + 1 }
+
+    static let jobs: [Workload] = [
+        Workload(
+            name: "rekey", title: "give many files of 4 KiB new keys and new ciphertext, or copy them all",
+            unit: .milliseconds, takes: { $0 is Letterlock || $0.name == "gocryptfs" },
+            prepare: { subject, settings in
+                try subject.prepareSmall(settings.smallCount, byteCount: smallByteCount)
+            },
+            measure: { subject, settings in
+                let directory = subject.smallDirectory(of: settings.smallCount)
+                guard let letterlock = subject as? Letterlock else { return try copyTime(directory, log: subject.log) }
+                let name = directory.dropFirst(subject.path.count)
+                return try duration { try letterlock.finish("reencrypt", "start path=\(name)") } * 1000
+            }),
+        Workload(
+            name: "rewrap-many", title: "wrap the keys of very many files of 4 KiB anew", unit: .milliseconds,
+            takes: { $0.name == "letterlock" }, prepare: prepareFiles,
+            measure: { subject, _ in
+                guard let letterlock = subject as? Letterlock else { return .nan }
+                try letterlock.rotate()
+                return try duration { try letterlock.finish("rewrap", "start") } * 1000
+            }, targets: [.number(1000, "1 s")]),
+        Workload(
+            name: "reencrypt-many", title: "give very many files of 4 KiB new keys and new ciphertext",
+            unit: .milliseconds, takes: { $0.name == "letterlock" }, prepare: prepareFiles,
+            measure: { subject, settings in
+                guard let letterlock = subject as? Letterlock else { return .nan }
+                let name = subject.smallDirectory(of: count(settings)).dropFirst(subject.path.count)
+                return try duration { try letterlock.finish("reencrypt", "start path=\(name)") } * 1000
+            }, targets: [.number(6000, "6 s")]),
+        Workload(
+            name: "reencrypt-large", title: "give a large file a new key and new ciphertext",
+            unit: .mebibytesPerSecond, takes: { $0.name == "letterlock" },
+            prepare: { subject, settings in try subject.prepareLarge(byteCount: settings.largeByteCount) },
+            measure: { subject, settings in
+                guard let letterlock = subject as? Letterlock else { return .nan }
+                let time = try duration { try letterlock.finish("reencrypt", "start path=/large") }
+                return Double(settings.largeByteCount >> 20) / time
+            }, targets: [.number(200, "200 MiB/s")]),
+        Workload(
+            name: "rewrap-p99",
+            title: "99th percentile of open, read and close while very many files are rewrapped, over the idle one",
+            unit: .times, takes: { $0.name == "letterlock" }, prepare: prepareFiles,
+            measure: { subject, settings in
+                guard let letterlock = subject as? Letterlock else { return .nan }
+                let idle = try percentile(subject, settings) { false }
+                try letterlock.rotate()
+                try letterlock.command("rewrap", "start")
+                let busy = try percentile(subject, settings) { try !letterlock.isRunning("rewrap") }
+                try letterlock.wait("rewrap")
+                return busy / idle
+            }, targets: [.number(2, "2 ×")]),
+    ]
+
+    @Sendable private static func prepareFiles(_ subject: Subject, _ settings: Settings) throws {
+        try subject.prepareSmall(count(settings), byteCount: fileByteCount)
+    }
+
+    private static func copyTime(_ directory: String, log: String) throws -> Double {
+        let copy = directory + "-copy"
+        defer { File.removeTree(copy) }
+        return try duration { try Process.run(["cp", "-r", directory, copy], environment: [:], log: log) } * 1000
+    }
+
+    /// The 99th percentile of reading small files that differ each time, in seconds.
+    private static func percentile(
+        _ subject: Subject, _ settings: Settings, until hasEnded: () throws -> Bool
+    ) throws -> Double {
+        let count = count(settings)
+        var buffer = [UInt8](repeating: 0, count: fileByteCount + 1)
+        var times: [Double] = []
+        for step in 0..<2000 {
+            let index = (step &* 7919) % count
+            let expected = subject.smallContents(index, byteCount: fileByteCount)
+            times.append(
+                try duration { try File.readAndCompare(subject.smallFile(index, of: count), expected, &buffer) })
+            if step % 100 == 99, try hasEnded() { break }
+        }
+        times.sort()
+        return times[times.count * 99 / 100]
+    }
+}
+
+extension Letterlock {
+    func command(_ job: String, _ command: String) throws(Failure) {
+        try File.write(path + "/.letterlock/" + job, Array(command.utf8), flags: O_WRONLY)
+    }
+
+    func isRunning(_ job: String) throws(Failure) -> Bool {
+        let document = String(decoding: try File.contents(path + "/.letterlock/" + job), as: UTF8.self)
+        guard document.contains("\"failed\":0,") else { throw Failure("\(job) failed on some files: \(document)") }
+        return document.hasPrefix("{\"state\":\"running\"")
+    }
+
+    func wait(_ job: String) throws(Failure) {
+        while try isRunning(job) { usleep(2000) }
+    }
+
+    /// Begins a job and waits for its end.
+    func finish(_ job: String, _ start: String) throws(Failure) {
+        try command(job, start)
+        try wait(job)
+    }
+}
