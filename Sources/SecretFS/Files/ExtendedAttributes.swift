@@ -91,17 +91,18 @@ private enum KeyAttribute: String {
         self.init(rawValue: String(decoding: name, as: UTF8.self))
     }
 
-    /// - Throws: `.noAttribute` for what has no content yet, and so no key.
+    /// What was never written has no DEK; it tells of the one that it would get.
+    ///
+    /// - Throws: `.noAttribute` for what is no regular file.
     func value(of id: NodeID, in tree: SecretTree) throws(TreeError) -> String {
         let attributes = try tree.attributes(of: id)
         guard attributes.type == .file else { throw .noAttribute }
         switch self {
         case .kekVersion:
-            guard let version = try tree.kekVersion(of: id) else { throw .noAttribute }
+            let version = try tree.kekVersion(of: id) ?? tree.keyring.lifecycle.primary
             return String(version.rawValue)
         case .dekCreated:
-            guard let created = try tree.dekCreated(of: id) else { throw .noAttribute }
-            return created.preciseRFC3339
+            return (try tree.dekCreated(of: id) ?? attributes.valueChanged).preciseRFC3339
         case .valueChanged: return attributes.valueChanged.preciseRFC3339
         case .needsRegeneration: return attributes.needsRegeneration ? "1" : "0"
         }
