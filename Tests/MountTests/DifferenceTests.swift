@@ -10,8 +10,9 @@ struct DifferenceTests {
     init() throws { mounted = try Mounted() }
 
     /// Seeds that are run always, and one that is given by MOUNTTESTS_SEED.
-    static let seeds: [UInt64] = Workspace.variable("EXPLORE").flatMap { UInt64($0) }.map { Array($0..<$0 + 40) } ??
-        [1, 2, 3] + (Workspace.variable("MOUNTTESTS_SEED").flatMap { UInt64($0) }.map { [$0] } ?? [])
+    static let seeds: [UInt64] =
+        Workspace.variable("EXPLORE").flatMap { UInt64($0) }.map { Array($0..<$0 + 40) } ?? [1, 2, 3]
+        + (Workspace.variable("MOUNTTESTS_SEED").flatMap { UInt64($0) }.map { [$0] } ?? [])
 
     @Test(arguments: ["kernel", "none"], seeds)
     func theMountAndTheDiskAgree(cache: String, seed: UInt64) throws {
@@ -23,7 +24,8 @@ struct DifferenceTests {
         defer { umask(before) }
         var twins = Twins(roots: [mounted.path, plain], seed: seed)
         for step in 0..<2500 {
-            let answers = twins.step(); if Workspace.variable("SHOW") != nil { print(twins.what, answers) }
+            let answers = twins.step()
+            if Workspace.variable("SHOW") != nil { print(twins.what, answers) }
             guard answers[0] == answers[1] else {
                 Issue.record("seed \(seed), step \(step), \(twins.what): \(answers[0]), on the disk \(answers[1])")
                 return
