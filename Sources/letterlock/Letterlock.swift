@@ -13,7 +13,8 @@ struct Letterlock: ParsableCommand {
             """,
         version: "letterlock \(Program.version)",
         subcommands: [
-            Init.self, Mount.self, Umount.self, Status.self, Rotate.self, Key.self, Verify.self,
+            Init.self, Mount.self, Umount.self, Status.self, Rotate.self, Rewrap.self, Reencrypt.self, Revoke.self,
+            Key.self, Verify.self,
             Completions.self,
         ])
 }

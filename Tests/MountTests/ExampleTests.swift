@@ -20,6 +20,6 @@ struct ExampleTests {
 
     @Test func noExampleIsForgotten() throws {
         let all = try names(Self.examples).filter { exists("\(Self.examples)/\($0)/run.sh") }
-        #expect(all == ["demo", "fstab", "nginx", "postgresql", "systemd"])
+        #expect(all == ["demo", "fstab", "nginx", "postgresql", "rotation", "systemd"])
     }
 }

@@ -34,11 +34,17 @@ struct Status: ParsableCommand {
         table.add(["mounted on", control.mountpoint])
         table.add(["primary", "KEK version \(status["primary"].words)"])
         for (title, name) in [
-            ("files", "files"), ("versions", "versions"), ("key services", "key_services"), ("jobs", "jobs"),
+            ("files", "files"), ("versions", "versions"), ("key services", "key_services"),
             ("last verified", "last_verify"),
         ] where status[name] != .null {
             table.add([title, status[name].words])
         }
+        let jobs = status["jobs"].elements.map { job in
+            let failed = job["failed"].integer ?? 0
+            return "\(job["kind"].words) \(job["state"].words), \(job["done"].words) of \(job["total"].words) files"
+                + (failed > 0 ? ", \(failed) failed" : "")
+        }
+        table.add(["jobs", jobs.isEmpty ? "none" : jobs.joined(separator: "; ")])
         let server = status["server"]
         table.add(["server", "process \(server["pid"].words), version \(server["version"].words)"])
         let problems = status["problems"].elements

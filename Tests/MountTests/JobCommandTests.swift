@@ -1,0 +1,92 @@
+import Glibc
+import Testing
+
+@Suite("The commands that begin jobs", .enabled(if: !Mounted.isPlain))
+struct JobCommandTests {
+    let mounted: Mounted
+
+    init() throws {
+        mounted = try Mounted()
+        for name in ["a", "b", "c"] { try put("value of \(name)", mounted(name)) }
+    }
+
+    private func version(_ name: String) throws -> String {
+        try mounted.workspace.done(
+            ["getfattr", "--only-values", "-n", "user.letterlock.kek_version", "--absolute-names", mounted(name)]
+        ).text
+    }
+
+    @Test func rewrapTellsDoesAndWaits() throws {
+        let workspace = mounted.workspace
+        #expect(try workspace.letterlock("rotate", mounted.path).status == 0)
+        let told = try workspace.letterlock("rewrap", mounted.path, "--dry-run")
+        #expect(told.status == 0 && told.text.contains("3 files"))
+        #expect(try version("a") == "1")
+        let done = try workspace.letterlock("rewrap", mounted.path, "--wait")
+        #expect(done.status == 0 && done.text.contains("3 files done"), "\(done.complaint)")
+        #expect(try ["a", "b", "c"].map(version) == ["2", "2", "2"])
+        let json = try workspace.letterlock("reencrypt", mounted("b"), "--wait", "--json")
+        #expect(json.status == 0 && json.text.contains("\"state\":\"done\",\"done\":1,"), "\(json.text)")
+    }
+
+    @Test func aSecondJobIsBusyAndNonsenseIsRefused() throws {
+        let workspace = mounted.workspace
+        try workspace.shell("head -c 60000000 /dev/urandom >\(mounted("large"))")
+        #expect(try workspace.letterlock("reencrypt", mounted.path).status == 0)
+        #expect(try workspace.letterlock("reencrypt", mounted.path, "--pause").status == 0)
+        #expect(try workspace.letterlock("reencrypt", mounted.path).status == 6)
+        #expect(try workspace.letterlock("reencrypt", mounted.path, "--cancel").status == 0)
+        #expect(try workspace.letterlock("reencrypt", mounted.path, "--resume").status == 1)
+        #expect(try workspace.letterlock("reencrypt", mounted.path, "/none", "--wait").status == 1)
+        #expect(try workspace.letterlock("rewrap", mounted.path, "--from", "9").status == 1)
+        #expect(try workspace.letterlock("rewrap", mounted.path, "--pause", "--cancel").status == 2)
+        #expect(try workspace.letterlock("revoke", mounted.path, "9", "--reason", "lost").status == 1)
+        #expect(try workspace.letterlock("revoke", mounted.path, "1").status == 2)
+    }
+
+    @Test func revokeRefusesThenGivesBack() throws {
+        let workspace = mounted.workspace
+        let told = try workspace.letterlock("revoke", mounted.path, "1", "--reason", "lost", "--dry-run")
+        #expect(told.status == 0 && told.text.contains("/a\n/b\n/c\n"), "\(told.text)")
+        let done = try workspace.letterlock("revoke", mounted.path, "1", "--reason", "lost", "--wait")
+        #expect(done.status == 0, "\(done.complaint)")
+        #expect(try text(mounted.control("keys/1/state")) == "compromised\n")
+        #expect(try text(mounted("a")) == "value of a")
+        #expect(try version("a") == "2")
+    }
+
+    @Test func aKilledServersJobGoesOnWithTheNext() throws {
+        let workspace = mounted.workspace
+        try workspace.shell("head -c 150000000 /dev/urandom >\(mounted("large")); sync -f \(mounted("large"))")
+        let before = try workspace.done(["sha256sum", mounted("large")]).text
+        #expect(try workspace.letterlock("reencrypt", mounted.path).status == 0)
+        mounted.killServer()
+        try mounted.mount()
+        #expect(eventually { (try? text(mounted.control("reencrypt")))?.contains("\"state\":\"done\"") == true })
+        #expect(try text(mounted.control("reencrypt")).contains("\"failed\":0"))
+        #expect(try workspace.done(["sha256sum", mounted("large")]).text == before)
+        for name in ["a", "b", "c"] { #expect(try text(mounted(name)) == "value of \(name)") }
+        try mounted.unmount()
+        let verified = try workspace.letterlock("verify", mounted.store, "--key-service", workspace.keyService)
+        #expect(verified.status == 0, "\(verified.complaint)\(verified.text)")
+    }
+
+    @Test func nothingOfTheOldCiphertextIsLeft() throws {
+        let workspace = mounted.workspace
+        try workspace.shell("head -c 400000 /dev/urandom >\(mounted("large")); sync -f \(mounted("large"))")
+        try workspace.done(["cp", mounted.store + "/blocks", workspace("old-blocks")])
+        let done = try workspace.letterlock("reencrypt", mounted.path, "--wait")
+        #expect(done.status == 0, "\(done.complaint)")
+        try mounted.unmount()
+        // 16 bytes out of each block that was there, looked for in everything that is.
+        let search = """
+            import glob, sys
+            old = open(sys.argv[1], 'rb').read()
+            marks = [old[at:at + 16] for at in range(0, len(old), 4096) if any(old[at:at + 4096])]
+            now = b''.join(open(name, 'rb').read() for name in glob.glob(sys.argv[2] + '/*'))
+            print(len(marks), sum(mark in now for mark in marks))
+            """
+        let found = try workspace.done(["python3", "-c", search, workspace("old-blocks"), mounted.store]).text
+        #expect(found.hasSuffix(" 0\n") && !found.hasPrefix("0 "), "\(found)")
+    }
+}
