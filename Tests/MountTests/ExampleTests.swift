@@ -10,7 +10,7 @@ struct ExampleTests {
         return path + "/mount-examples"
     }()
 
-    @Test(arguments: ["demo", "fstab", "systemd", "nginx", "postgresql"])
+    @Test(arguments: ["demo", "fstab", "systemd", "nginx", "postgresql", "rotation"])
     func anExampleEndsWell(name: String) throws {
         let work = try Workspace()
         let outcome = try work.run(

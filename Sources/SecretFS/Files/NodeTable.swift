@@ -2,10 +2,8 @@ import Keyring
 import SecretTree
 import Synchronization
 
-/// What is known of a node while the kernel knows it.
+/// What is known of a node that was opened, or written to, while the kernel knows it.
 struct NodeState {
-    /// How often the kernel was told of it (EntryReply) less what it forgot.
-    var lookups: UInt64 = 0
     /// Handles open on it, and how many of them use the page cache.
     var openHandles = 0
     var cachedHandles = 0
@@ -32,8 +30,6 @@ struct NodeState {
     var contentGeneration: UInt32 = 0
     /// The generation that the kernel's pages are of at the oldest.
     var cleanGeneration: UInt32 = 0
-
-    var isUnused: Bool { lookups == 0 && openHandles == 0 }
 }
 
 /// The nodes that the kernel knows, in shards so that workers do not wait for each other.
@@ -41,8 +37,24 @@ struct NodeState {
 /// A shard's lock may be taken under the tree's lock, so nothing of the tree but `hold` is called under it.
 final class NodeTable: Sendable {
 
+    private struct Contents {
+        /// How often the kernel was told of a node (EntryReply) less what it forgot. A listing tells it of very many, so
+        /// what is known of opened ones is kept apart.
+        var lookups: [NodeID: UInt64] = [:]
+        var states: [NodeID: NodeState] = [:]
+
+        func knows(_ id: NodeID) -> Bool { lookups[id] != nil || states[id] != nil }
+
+        /// Forgets what nobody refers to any more; true if there was something.
+        mutating func drop(_ id: NodeID) -> Bool {
+            guard lookups[id] == nil, states[id]?.openHandles ?? 0 == 0 else { return false }
+            states[id] = nil
+            return true
+        }
+    }
+
     /// Arrays hold no noncopyable values: a class around each.
-    private final class Shard: Sendable { let nodes = Mutex<[NodeID: NodeState]>([:]) }
+    private final class Shard: Sendable { let contents = Mutex(Contents()) }
     private static let shardCount = 32
     private let shards: [Shard] = (0..<shardCount).map { _ in Shard() }
     private let tree: SecretTree
@@ -51,49 +63,46 @@ final class NodeTable: Sendable {
 
     private func shard(of id: NodeID) -> Shard { shards[Int(id.rawValue % UInt64(Self.shardCount))] }
 
-    /// Changes the state of a node that is known; nil if it is not.
+    /// Changes the state of a node that was opened; nil if there is none.
     func update<R>(_ id: NodeID, _ body: (inout NodeState) -> R) -> R? {
-        shard(of: id).nodes.withLock { nodes in
-            guard let index = nodes.index(forKey: id) else { return nil }
-            return body(&nodes.values[index])
+        shard(of: id).contents.withLock { contents in
+            guard let index = contents.states.index(forKey: id) else { return nil }
+            return body(&contents.states.values[index])
         }
     }
 
     /// The kernel is told of a node once more.
     func hold(_ id: NodeID) {
-        change(id) { $0.lookups += 1 }
+        shard(of: id).contents.withLock { contents in
+            if !contents.knows(id) { tree.hold(id) }
+            contents.lookups[id, default: 0] += 1
+        }
     }
 
     /// Changes the state of a node, which is held from now on if it was not.
     func change<R>(_ id: NodeID, _ body: (inout NodeState) -> R) -> R {
-        shard(of: id).nodes.withLock { nodes in
-            if nodes[id] == nil {
-                tree.hold(id)
-                nodes[id] = NodeState()
-            }
-            return body(&nodes[id]!)
+        shard(of: id).contents.withLock { contents in
+            if !contents.knows(id) { tree.hold(id) }
+            return body(&contents.states[id, default: NodeState()])
         }
     }
 
     /// The kernel forgets so many lookups. It may do so of nodes that an earlier server told it of.
     func forget(_ id: NodeID, count: UInt64) {
-        end(id) { $0.lookups -= min($0.lookups, count) }
+        let isLast = shard(of: id).contents.withLock { contents in
+            guard let known = contents.lookups[id] else { return false }
+            contents.lookups[id] = known > count ? known - count : nil
+            return contents.drop(id)
+        }
+        if isLast { tree.release(id, now: .now()) }
     }
 
     func closeHandle(_ id: NodeID, _ body: (inout NodeState) -> Void) {
-        end(id) { state in
-            state.openHandles -= min(1, state.openHandles)
-            body(&state)
-        }
-    }
-
-    private func end(_ id: NodeID, _ body: (inout NodeState) -> Void) {
-        let isLast = shard(of: id).nodes.withLock { nodes in
-            guard let index = nodes.index(forKey: id) else { return false }
-            body(&nodes.values[index])
-            guard nodes.values[index].isUnused else { return false }
-            nodes.remove(at: index)
-            return true
+        let isLast = shard(of: id).contents.withLock { contents in
+            guard let index = contents.states.index(forKey: id) else { return false }
+            contents.states.values[index].openHandles -= min(1, contents.states.values[index].openHandles)
+            body(&contents.states.values[index])
+            return contents.drop(id)
         }
         if isLast { tree.release(id, now: .now()) }
     }
@@ -101,12 +110,12 @@ final class NodeTable: Sendable {
     /// Nodes of which the kernel may have pages.
     func withPages() -> [NodeID] {
         shards.flatMap { shard in
-            shard.nodes.withLock { nodes in nodes.filter { $0.value.mayHavePages }.map(\.key) }
+            shard.contents.withLock { $0.states.filter { $0.value.mayHavePages }.map(\.key) }
         }
     }
 
     /// Values that are being gathered.
     func sessions() -> [ReplaceSession] {
-        shards.flatMap { shard in shard.nodes.withLock { nodes in nodes.values.compactMap(\.session) } }
+        shards.flatMap { shard in shard.contents.withLock { $0.states.values.compactMap(\.session) } }
     }
 }
