@@ -20,6 +20,7 @@ extension SecretTree {
             try transaction.write(bytes, at: place, to: &node)
             node.valueChanged(at: now)
             if clearsSetID { node.clearSetID() }
+            if node.attributeCount > 0 { try transaction.dropCapability(of: &node) }
             transaction.set(node)
             return node.attributes
         }
@@ -35,6 +36,16 @@ extension NodeRecord {
 }
 
 extension Transaction {
+    /// Changed programs keep no capabilities (write(2)); the kernel leaves it to us (FUSE_HANDLE_KILLPRIV_V2).
+    fileprivate mutating func dropCapability(of node: inout NodeRecord) throws(TreeError) {
+        let name: StaticString = "security.capability"
+        let bytes = UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount)
+        let record = tree.nameKey(.attribute, bytes, of: node.attributes.id)
+        guard try read(record, { $0 != nil }) else { return }
+        delete(record)
+        node.attributeCount -= 1
+    }
+
     /// Puts bytes into a file's content; the caller sets times and the node.
     mutating func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64, to node: inout NodeRecord)
         throws(TreeError)

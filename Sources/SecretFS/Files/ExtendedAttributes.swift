@@ -14,6 +14,11 @@ extension SecretFS {
         case 0: mode = .createOrReplace
         case 1: mode = .create
         case 2: mode = .replace
+        case 3:  // both: there is no way
+            try answering { () throws(TreeError) in
+                try tree.withExtendedAttribute(of: NodeID(rawValue: node), name) { _ in }
+            }
+            throw .exists
         default: throw .invalid
         }
         try answering { () throws(TreeError) in
