@@ -26,6 +26,8 @@ public final class SecretTree: Sendable {
     /// Held by the one who collects garbage.
     let collecting = Mutex<Void>(())
     let jobsRunner = JobsRunner()
+    /// What a job over a part of the tree found there.
+    let jobScope = Mutex<JobScope?>(nil)
     private let synced = Mutex<UInt64>(0)
 
     init(store: any RecordStore, keyring: UnlockedKeyring, seals: TreeSeals, state: TreeState, isReadOnly: Bool) {

@@ -1,6 +1,7 @@
 internal import Keyring
 internal import Sodium
 internal import Storage
+internal import Synchronization
 
 /// Re-encrypting: nodes in the order of their numbers. Small contents go many to a transaction; a large one is copied
 /// aside, a few maps a transaction, and takes the old one's place in one.
@@ -48,6 +49,7 @@ extension SecretTree {
             }
             transaction.set(job)
         }
+        if isEnd { jobScope.withLock { $0 = nil } }
         if let large { try reencryptLarge(large, kind) }
         if isEnd { forgetOldCiphertext() }
     }
@@ -56,9 +58,15 @@ extension SecretTree {
     private func nodesToReencrypt(_ job: JobRecord) throws(TreeError) -> ([NodeID], UInt64?) {
         guard job.cursor < job.end else { return ([], nil) }
         if job.scope != 0 {
-            let inside = try nodes(below: NodeID(rawValue: job.scope)).filter { $0.rawValue > job.cursor }
-            let page = Array(inside.prefix(Self.nodeLimit))
-            return (page, page.count < inside.count ? page.last?.rawValue : nil)
+            let inside = try filesInScope(of: job)
+            // In the order of their numbers: found by halving.
+            var (low, high) = (0, inside.count)
+            while low < high {
+                let middle = (low + high) / 2
+                if inside[middle].rawValue > job.cursor { high = middle } else { low = middle + 1 }
+            }
+            let page = Array(inside[low...].prefix(Self.nodeLimit))
+            return (page, low + page.count < inside.count ? page.last?.rawValue : nil)
         }
         var found: [NodeID] = []
         var last: UInt64?
@@ -74,6 +82,17 @@ extension SecretTree {
             }
         } catch { throw TreeError(error) }
         return (found, last)
+    }
+
+    /// What a job over a part of the tree goes through. Walked once, and once more after a restart: what comes later is
+    /// new and needs no work.
+    private func filesInScope(of job: JobRecord) throws(TreeError) -> [NodeID] {
+        if let known = jobScope.withLock({ $0 }), known.scope == job.scope, known.started == job.progress.started {
+            return known.files
+        }
+        let files = try nodes(below: NodeID(rawValue: job.scope))
+        jobScope.withLock { $0 = JobScope(scope: job.scope, started: job.progress.started, files: files) }
+        return files
     }
 
     /// The regular files below a directory, or the file itself, in the order of their numbers.
@@ -119,6 +138,13 @@ extension SecretTree {
             transaction.set(job)
         }
     }
+}
+
+/// The files that a job over a part of the tree goes through, in the order of their numbers.
+struct JobScope: Sendable {
+    var scope: UInt64
+    var started: Timestamp?
+    var files: [NodeID]
 }
 
 /// What became of one file.
