@@ -5,11 +5,22 @@ public enum KeySlotKind: UInt8, Sendable {
     case passphrase = 1
     /// 32 random bytes, from a file or a systemd credential.
     case keyfile = 2
+    /// OpenBao's or HashiCorp Vault's transit engine.
+    case vault = 3
+    case awskms = 4
+    case pkcs11 = 5
+    case tpm2 = 6
+    case age = 7
 
     public var name: String {
         switch self {
         case .passphrase: "passphrase"
         case .keyfile: "keyfile"
+        case .vault: "vault"
+        case .awskms: "awskms"
+        case .pkcs11: "pkcs11"
+        case .tpm2: "tpm2"
+        case .age: "age"
         }
     }
 }
@@ -26,6 +37,16 @@ public struct KeySlot: Sendable, Equatable {
         self.kind = kind
         self.parameters = parameters
         self.sealedRootKey = sealedRootKey
+    }
+
+    /// Its kind, and which of a service's keys: `vault:transit/prod`. Not authenticated.
+    public var label: String {
+        switch kind {
+        case .passphrase, .keyfile, .tpm2: kind.name
+        case .vault, .awskms, .pkcs11, .age:
+            // Nobody vouches for these bytes: what a terminal might act on is not shown.
+            "\(kind.name):\(String(decoding: parameters.map { (0x21...0x7E).contains($0) ? $0 : 0x3F }, as: UTF8.self))"
+        }
     }
 
     static let parametersLimit = 1024
@@ -55,6 +76,9 @@ struct Configuration: Equatable, Sendable {
     var name: String
     var created: Timestamp
     var slots: [KeySlot]
+
+    /// What the slots' sealed root key belongs to.
+    var context: SlotContext { SlotContext(store: storeID, keyring: name, purpose: .rootKey) }
 
     /// The bytes without their authentication.
     var body: [UInt8] {
@@ -176,7 +200,7 @@ public struct KeyringSummary: Sendable {
         storeID = configuration.storeID
         name = configuration.name
         created = configuration.created
-        keyServices = configuration.slots.map(\.kind.name)
+        keyServices = configuration.slots.map(\.label)
     }
 }
 

@@ -6,6 +6,8 @@ public enum KeyringError: Error, Sendable, Equatable {
     case noMatchingSlot(kinds: [String])
     /// What the key service says.
     case serviceUnavailable(String)
+    /// A service that is asked over the network or by a library of its own.
+    case service(KeyServiceFault)
     case notAKeyring
     case newerFormat(UInt32)
     /// A part of the keyring's own records does not authenticate, or makes no sense.

@@ -17,7 +17,7 @@ extension UnlockedKeyring {
             throw .serviceUnavailable("a keyring has at most \(Configuration.slotLimit) key services")
         }
         var changed = configuration
-        changed.slots.append(try service.seal(rootKey, for: storeID))
+        changed.slots.append(try service.seal(rootKey, for: configuration.context))
         return try changed.encoded(authenticatedBy: rootKey)
     }
 

@@ -27,7 +27,7 @@ public final class UnlockedKeyring: Sendable {
         storeID = configuration.storeID
         name = configuration.name
         created = configuration.created
-        keyServices = configuration.slots.map(\.kind.name)
+        keyServices = configuration.slots.map(\.label)
         configurationBytes = bytes
         self.configuration = configuration
         self.rootKey = rootKey
@@ -45,7 +45,8 @@ public final class UnlockedKeyring: Sendable {
         guard name.utf8.count <= Configuration.nameLimit else { throw .damaged("the name is too long") }
         let storeID = StoreID.random()
         let rootKey = try random()
-        let slot = try service.seal(rootKey, for: storeID)
+        let slot = try service.seal(
+            rootKey, for: SlotContext(store: storeID, keyring: name, purpose: .rootKey))
         let configuration = Configuration(storeID: storeID, name: name, created: now, slots: [slot])
         let kek = try random()
         return try UnlockedKeyring(configuration, configuration.encoded(authenticatedBy: rootKey), rootKey) { _, _ in
@@ -73,10 +74,10 @@ public final class UnlockedKeyring: Sendable {
     private static func unseal(_ configuration: Configuration, with service: any KeyService) throws(KeyringError)
         -> SecretKey
     {
-        let slots = configuration.slots.filter { $0.kind == service.kind }
-        guard !slots.isEmpty else { throw .noMatchingSlot(kinds: configuration.slots.map(\.kind.name)) }
+        let slots = configuration.slots.filter(service.opens)
+        guard !slots.isEmpty else { throw .noMatchingSlot(kinds: configuration.slots.map(\.label)) }
         for slot in slots {
-            do { return try service.unseal(slot, for: configuration.storeID) } catch {
+            do { return try service.unseal(slot, for: configuration.context) } catch {
                 guard error == .wrongSecret else { throw error }
             }
         }

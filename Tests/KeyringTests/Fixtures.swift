@@ -37,12 +37,12 @@ struct PlainKeyService: KeyService {
         }
     }
 
-    func seal(_ rootKey: SecretKey, for store: StoreID) throws(KeyringError) -> KeySlot {
-        LocalSlot.seal(rootKey, kind, [], store, under: try key())
+    func seal(_ rootKey: SecretKey, for context: SlotContext) throws(KeyringError) -> KeySlot {
+        LocalSlot.seal(rootKey, kind, [], context, under: try key())
     }
 
-    func unseal(_ slot: KeySlot, for store: StoreID) throws(KeyringError) -> SecretKey {
-        try LocalSlot.open(slot, store, under: try key())
+    func unseal(_ slot: KeySlot, for context: SlotContext) throws(KeyringError) -> SecretKey {
+        try LocalSlot.open(slot, context, under: try key())
     }
 }
 

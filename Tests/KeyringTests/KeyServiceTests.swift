@@ -26,15 +26,15 @@ import Testing
     }
 
     @Test func `parameters of Argon2id out of bounds are refused before they are used`() throws {
-        let store = StoreID.random()
-        let slot = try passphrase("x").seal(try SecretKey.random(), for: store)
+        let context = SlotContext(store: .random(), keyring: "test", purpose: .rootKey)
+        let slot = try passphrase("x").seal(try SecretKey.random(), for: context)
         for place in [0, 8] {
             for value in [0, .max] as [UInt64] {
                 var parameters = slot.parameters
                 parameters.withUnsafeMutableBytes { $0.storeBytes(of: value, toByteOffset: place, as: UInt64.self) }
                 let hostile = KeySlot(kind: .passphrase, parameters: parameters, sealedRootKey: slot.sealedRootKey)
                 #expect(throws: KeyringError.damaged("a key slot asks for Argon2id parameters out of bounds")) {
-                    try passphrase("x").unseal(hostile, for: store)
+                    try passphrase("x").unseal(hostile, for: context)
                 }
             }
         }
@@ -115,9 +115,12 @@ import Testing
         #expect(try KeyServiceSpec.parse("passphrase") == .passphrase)
         #expect(try KeyServiceSpec.parse("keyfile:/etc/a:b") == .keyfile(path: "/etc/a:b"))
         #expect(try KeyServiceSpec.parse("credential:master") == .credential(name: "master"))
+        #expect(try KeyServiceSpec.parse("vault:https://h:1/m/k") == .remote(.vault, "https://h:1/m/k"))
+        #expect(try KeyServiceSpec.parse("pkcs11:token=a:b?c=d") == .remote(.pkcs11, "token=a:b?c=d"))
+        #expect(try KeyServiceSpec.parse("tpm2") == .remote(.tpm2, ""))
         for text in [
-            "", "x", "passphrase:", "keyfile", "keyfile:", "credential:", "vault:https://h:1/m/k", "tpm2", "age:x",
-            "awskms:alias/x", "pkcs11:token=x",
+            "", "x", "passphrase:", "keyfile", "keyfile:", "credential:", "vault", "vault:", "awskms:", "pkcs11",
+            "TPM2",
         ] {
             #expect(throws: KeyringError.self) { try KeyServiceSpec.parse(text) }
         }

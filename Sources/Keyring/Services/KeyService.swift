@@ -1,59 +1,47 @@
 public import Sodium
 
+/// What a sealed key belongs to: bound into its slot, and told to every service that can bind it itself.
+public struct SlotContext: Sendable, Equatable {
+    /// What the sealed key is for. The raw values are stored, in a service's context too.
+    public enum Purpose: String, Sendable, CaseIterable {
+        case rootKey = "root-key"
+        case backup = "backup"
+    }
+
+    public let store: StoreID
+    /// The keyring's name.
+    public let keyring: String
+    public let purpose: Purpose
+
+    public init(store: StoreID, keyring: String, purpose: Purpose) {
+        self.store = store
+        self.keyring = keyring
+        self.purpose = purpose
+    }
+}
+
 /// What seals a keyring's root key: called when a keyring is made or opened, never on the way of a read.
+///
+/// A call may take as long as a network does, 15 s at most, and holds no lock.
 public protocol KeyService: Sendable {
     var kind: KeySlotKind { get }
 
-    /// Seals the root key, bound to the store.
-    func seal(_ rootKey: SecretKey, for store: StoreID) throws(KeyringError) -> KeySlot
+    /// Whether the slot is one of this service's. Asks nobody, and believes nothing that the slot says of itself.
+    func opens(_ slot: KeySlot) -> Bool
 
-    /// Opens a slot of its kind.
+    /// Seals a key, bound to the context.
+    func seal(_ key: SecretKey, for context: SlotContext) throws(KeyringError) -> KeySlot
+
+    /// Opens a slot that `opens` takes for its own.
     ///
-    /// - Throws: `.wrongSecret` if it does not open with what this service holds.
-    func unseal(_ slot: KeySlot, for store: StoreID) throws(KeyringError) -> SecretKey
+    /// - Throws: `.wrongSecret` if it does not open with what this service holds, or in this context.
+    func unseal(_ slot: KeySlot, for context: SlotContext) throws(KeyringError) -> SecretKey
+
+    /// The slot, sealed by the newest version of the service's own key; nil if it is, or if there are no versions.
+    func renewed(_ slot: KeySlot, for context: SlotContext) throws(KeyringError) -> KeySlot?
 }
 
-/// A slot that a key at hand seals: `nonce 24 | tag 16 | ciphertext 32`, bound to store, kind and parameters.
-enum LocalSlot {
-    static func seal(
-        _ rootKey: SecretKey, _ kind: KeySlotKind, _ parameters: [UInt8], _ store: StoreID, under key: SecretKey
-    ) -> KeySlot {
-        let sealed = [UInt8](unsafeUninitializedCapacity: SealedKey.byteCount) { buffer, count in
-            withBinding(kind, parameters, store) { data in
-                key.withKey { key in
-                    let wrapping = key.bytes
-                    rootKey.withKey { rootKey in
-                        SealedKey.seal(
-                            rootKey.bytes, into: UnsafeMutableRawBufferPointer(buffer), associatedData: data,
-                            under: BorrowedKey(wrapping))
-                    }
-                }
-            }
-            count = SealedKey.byteCount
-        }
-        return KeySlot(kind: kind, parameters: parameters, sealedRootKey: sealed)
-    }
-
-    static func open(_ slot: KeySlot, _ store: StoreID, under key: SecretKey) throws(KeyringError) -> SecretKey {
-        guard slot.sealedRootKey.count == SealedKey.byteCount else { throw .damaged("a key slot is malformed") }
-        return try withScratchKey { (rootKey: UnsafeMutableRawBufferPointer) throws(KeyringError) -> SecretKey in
-            let isOpen = withBinding(slot.kind, slot.parameters, store) { data in
-                slot.sealedRootKey.withUnsafeBytes { sealed in
-                    key.withKey { SealedKey.open(sealed, into: rootKey, associatedData: data, under: $0) }
-                }
-            }
-            guard isOpen else { throw .wrongSecret }
-            do { return try SecretKey(copying: UnsafeRawBufferPointer(rootKey)) } catch { throw .cannotLock }
-        }
-    }
-
-    private static func withBinding<R>(
-        _ kind: KeySlotKind, _ parameters: [UInt8], _ store: StoreID, _ body: (UnsafeRawBufferPointer) -> R
-    ) -> R {
-        store.withUnsafeBytes { store in
-            withUnsafeBytes(of: kind.rawValue) { kind in
-                parameters.withUnsafeBytes { withAssociatedData("letterlock slot 1", [store, kind, $0], body) }
-            }
-        }
-    }
+extension KeyService {
+    public func opens(_ slot: KeySlot) -> Bool { slot.kind == kind }
+    public func renewed(_ slot: KeySlot, for context: SlotContext) throws(KeyringError) -> KeySlot? { nil }
 }

@@ -3,8 +3,10 @@ public enum KeyServiceSpec: Sendable, Equatable {
     case passphrase
     case keyfile(path: String)
     case credential(name: String)
+    /// A service of the room KeyServices: what stands behind its kind and the colon, for it to read; may be empty.
+    case remote(KeySlotKind, String)
 
-    /// Reads `passphrase`, `keyfile:PATH` or `credential:NAME`.
+    /// Reads `KIND` or `KIND:REST`.
     ///
     /// - Throws: `.serviceUnavailable` with what is wrong.
     public static func parse(_ text: String) throws(KeyringError) -> KeyServiceSpec {
@@ -14,10 +16,15 @@ public enum KeyServiceSpec: Sendable, Equatable {
         case "passphrase" where parts.count == 1: return .passphrase
         case "keyfile" where !rest.isEmpty: return .keyfile(path: rest)
         case "credential" where !rest.isEmpty: return .credential(name: rest)
-        case "vault", "awskms", "pkcs11", "tpm2", "age":
-            throw .serviceUnavailable("key service '\(parts[0])' is not supported by this version")
+        case "vault" where !rest.isEmpty: return .remote(.vault, rest)
+        case "awskms" where !rest.isEmpty: return .remote(.awskms, rest)
+        case "pkcs11" where !rest.isEmpty: return .remote(.pkcs11, rest)
+        case "tpm2": return .remote(.tpm2, rest)
+        case "age": return .remote(.age, rest)
         default:
-            throw .serviceUnavailable("'\(text)' is not a key service: passphrase, keyfile:PATH or credential:NAME")
+            throw .serviceUnavailable(
+                "'\(text)' is not a key service: passphrase, keyfile:PATH, credential:NAME, "
+                    + "vault:https://HOST:PORT/MOUNT/KEY, awskms:KEY, pkcs11:…, tpm2 or age:RECIPIENT")
         }
     }
 }

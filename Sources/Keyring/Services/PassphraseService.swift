@@ -15,7 +15,7 @@ public final class PassphraseService: KeyService {
     /// `passes 8 | memory in bytes 8 | salt 16`.
     private static let parametersByteCount = 32
 
-    public func seal(_ rootKey: SecretKey, for store: StoreID) throws(KeyringError) -> KeySlot {
+    public func seal(_ rootKey: SecretKey, for context: SlotContext) throws(KeyringError) -> KeySlot {
         var writer = ByteWriter()
         writer.put(parameters.opsLimit)
         writer.put(parameters.memoryByteCount)
@@ -24,12 +24,12 @@ public final class PassphraseService: KeyService {
             writer.put(UnsafeRawBufferPointer(salt))
         }
         let key = try derive(writer.bytes)
-        return LocalSlot.seal(rootKey, kind, writer.bytes, store, under: key)
+        return LocalSlot.seal(rootKey, kind, writer.bytes, context, under: key)
     }
 
-    public func unseal(_ slot: KeySlot, for store: StoreID) throws(KeyringError) -> SecretKey {
+    public func unseal(_ slot: KeySlot, for context: SlotContext) throws(KeyringError) -> SecretKey {
         guard slot.parameters.count == Self.parametersByteCount else { throw .damaged("a key slot is malformed") }
-        return try LocalSlot.open(slot, store, under: try derive(slot.parameters))
+        return try LocalSlot.open(slot, context, under: try derive(slot.parameters))
     }
 
     private func derive(_ stored: [UInt8]) throws(KeyringError) -> SecretKey {

@@ -28,6 +28,8 @@ struct KeySource {
             case .passphrase: return PassphraseService(passphrase: try passphrase(isNew: makesKeyring))
             case .keyfile(let path): return FileKeyService(path: path)
             case .credential(let name): return try CredentialService(name: name)
+            case .remote(let kind, _):
+                throw KeyringError.serviceUnavailable("key service '\(kind.name)' is not supported by this version")
             }
         } catch {
             throw Messages.failure(for: error)
@@ -55,6 +57,7 @@ struct KeySource {
         case .passphrase: "passphrase"
         case .keyfile(let path): "keyfile:" + Paths.absolute(path)
         case .credential(let name): "credential:" + name
+        case .remote(let kind, let rest): rest.isEmpty ? kind.name : "\(kind.name):\(rest)"
         }
     }
 

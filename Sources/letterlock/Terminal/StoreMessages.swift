@@ -35,6 +35,7 @@ extension Messages {
         case .wrongSecret:
             Failure("wrong passphrase or key", hint: "nothing was changed; try again", code: .wrongSecret)
         case .serviceUnavailable(let text): Failure(text, code: .locked)
+        case .service(let fault): Failure(fault.message, hint: fault.hint, code: code(of: fault.reason))
         case .notAKeyring:
             Failure(
                 "the keyring is damaged: its configuration is not one", hint: "restore the store from a backup",
@@ -66,6 +67,14 @@ extension Messages {
         case .noSuchVersion: Failure("there is no such KEK version", code: .integrity)
         case .doesNotAuthenticate: Failure("a key does not authenticate", code: .integrity)
         case .lifecycle(let error): Failure("the key's state does not allow it: \(error)")
+        }
+    }
+
+    private static func code(of reason: KeyServiceFault.Reason) -> ExitCode {
+        switch reason {
+        case .denied: .wrongSecret
+        case .unreachable, .timedOut, .keyDisabled, .keyMissing, .malformedAnswer, .misconfigured: .locked
+        case .keyInUse: .failed
         }
     }
 }
