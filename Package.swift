@@ -46,10 +46,11 @@ let package = Package(
         room("Storage", ["CSQLite", "CLinux"]),
         room("SecretTree", ["Keyring", "Storage", "Sodium", "CLinux"]),
         room("Fuse", ["CFuse", "CLinux"]),
-        room("SecretFS", ["SecretTree", "Keyring", "Fuse", "Sodium", "CLinux"]),
+        room("Access", ["Sodium", "CLinux"]),
+        room("SecretFS", ["SecretTree", "Keyring", "Access", "Fuse", "Sodium", "CLinux"]),
         program(
             "letterlock",
-            ["SecretFS", "SecretTree", "Keyring", "Storage", "Fuse", "Sodium", "CLinux", argumentParser]),
+            ["SecretFS", "SecretTree", "Keyring", "Storage", "Access", "Fuse", "Sodium", "CLinux", argumentParser]),
         program("letterlock-bench", ["CLinux", argumentParser]),
         .executableTarget(name: "fuse-limit", dependencies: ["CFuse"], cSettings: [.define("_GNU_SOURCE")]),
         tests(
@@ -58,7 +59,8 @@ let package = Package(
         tests("FuseTests", ["Fuse", "CLinux"]),
         tests("MountTests", ["CLinux"]),
         tests("SodiumTests", ["Sodium"]),
+        tests("AccessTests", ["Access", "Sodium", "CLinux"]),
         tests("KeyringTests", ["Keyring", "Sodium"]),
-        tests("SecretFSTests", ["SecretFS", "SecretTree", "Keyring", "Storage", "Fuse", "Sodium"]),
+        tests("SecretFSTests", ["SecretFS", "SecretTree", "Keyring", "Storage", "Access", "Fuse", "Sodium"]),
     ]
 )

@@ -18,6 +18,7 @@ public final class SecretFS: FileSystem {
     let controlFiles = HandleTable<OpenControlFile>()
     let invalidator = PageInvalidator()
     let keyClock = KeyClock()
+    let gate: Gate
     let clockWatch = Mutex(ClockWatch(wall: .now(), boot: SecretFS.bootSeconds))
     let started = Timestamp.now()
     /// Sessions that gather a value; most calls find none and look no further.
@@ -34,6 +35,7 @@ public final class SecretFS: FileSystem {
         self.tree = tree
         self.options = options
         nodes = NodeTable(tree)
+        gate = Gate(tree)
     }
 
     /// Has the kernel told of what it must drop; before this, and without it, nothing is.

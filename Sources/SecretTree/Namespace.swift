@@ -26,8 +26,8 @@ extension SecretTree {
             if new.type == .directory {
                 guard directory.attributes.linkCount < Self.linkLimit else { throw .tooManyLinks }
                 directory.attributes.linkCount += 1
-                node.attributes.parent = parent
             }
+            node.attributes.parent = parent
             if let target {
                 node.attributes.size = UInt64(target.count)
                 let record = RecordKey(.target, node.attributes.id.rawValue)

@@ -143,7 +143,7 @@ extension Transaction {
     /// A node that has moved knows its parent, and its status has changed.
     private mutating func settle(_ id: NodeID, in parent: NodeID) throws(TreeError) -> NodeAttributes {
         var node = try namedNode(id)
-        if node.attributes.type == .directory { node.attributes.parent = parent }
+        node.attributes.parent = parent
         node.attributes.statusChangeTime = now
         set(node)
         return node.attributes

@@ -20,4 +20,18 @@ int ll_renameat2(int old_directory, const char *old_path, int new_directory, con
 
 /* pidfd_open(2): no wrapper in older C libraries. */
 int ll_pidfd_open(pid_t process);
+
+/* Which file something is. Times in nanoseconds; mount 0 where the kernel does not tell. */
+struct ll_file_identity {
+    uint64_t device, inode, size;
+    int64_t modified, changed;
+    uint64_t mount;
+};
+
+/* statx(2) that never asks a file system's server, which may be the caller: what the kernel has cached. */
+int ll_stat_cached(int directory, const char *path, int flags, struct ll_file_identity *identity);
+
+/* An O_PATH descriptor of an absolute path, found in the kernel's cache alone: no file system is asked, no symbolic
+ * link followed. openat2(2) has no wrapper. -1 and errno: EAGAIN if it is not cached. */
+int ll_open_cached(const char *path);
 #endif

@@ -26,6 +26,19 @@ struct ControlNode: Hashable {
 
     static let root = ControlNode(.root)
 
+    /// From the mount's root.
+    var path: String {
+        let root = "/" + Self.rootName
+        switch kind {
+        case .root: return root
+        case .keys: return root + "/keys"
+        case .version(let version): return root + "/keys/\(version)"
+        case .file(let row, _):
+            guard ControlFile.table.indices.contains(row) else { return root }
+            return (ControlNode(parent)?.path ?? root) + "/" + ControlFile.table[row].name
+        }
+    }
+
     init(_ kind: Kind) { self.kind = kind }
 
     /// Nil for a node of the tree.

@@ -1,3 +1,4 @@
+import Access
 public import Fuse
 public import Glibc
 import Keyring
@@ -55,6 +56,16 @@ extension SecretFS {
             return (try controlAttributes(control), Self.validity)
         }
         let id = NodeID(rawValue: node)
+        // What a writer does to his own open file was decided when he opened it.
+        if handle != nil, request.size != nil { return try setAttributes(of: id, handle: handle, request, caller) }
+        return try guarded(AccessRequest(.setAttributes, .write, .node(id)), caller) { () throws(Errno) in
+            try setAttributes(of: id, handle: handle, request, caller)
+        }
+    }
+
+    private func setAttributes(of id: NodeID, handle: UInt64?, _ request: AttributeRequest, _ caller: Caller)
+        throws(Errno) -> (stat, validity: Double)
+    {
         let now = Timestamp.now()
         var change = AttributeChange()
         change.permissions = request.mode.map { UInt16($0 & 0o7777) }

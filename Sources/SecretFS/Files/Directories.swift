@@ -1,3 +1,4 @@
+import Access
 public import Fuse
 public import Glibc
 import Keyring
@@ -5,11 +6,17 @@ import SecretTree
 
 extension SecretFS {
     public func openDirectory(_ node: UInt64, flags: Int32, _ caller: Caller) throws(Errno) -> OpenReply {
-        var reply = OpenReply(handle: 0)
         if let control = ControlNode(node) {
             guard control.isDirectory else { throw .notADirectory }
-            return reply
+            return OpenReply(handle: 0)
         }
+        return try guardedOpening(
+            AccessRequest(.list, .list, .node(NodeID(rawValue: node))), caller, undo: { _ in },
+            { () throws(Errno) in openTreeDirectory() })
+    }
+
+    private func openTreeDirectory() -> OpenReply {
+        var reply = OpenReply(handle: 0)
         // The kernel itself drops its list when something is made or removed through the mount.
         let isCached = options.cacheMode == .kernel
         reply.cacheDirectory = isCached

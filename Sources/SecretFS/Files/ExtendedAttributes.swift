@@ -1,3 +1,4 @@
+import Access
 public import Fuse
 import Glibc
 import Keyring
@@ -21,8 +22,11 @@ extension SecretFS {
             throw .exists
         default: throw .invalid
         }
-        try answering { () throws(TreeError) in
-            try tree.setExtendedAttribute(of: NodeID(rawValue: node), name, value, mode, now: .now())
+        let id = NodeID(rawValue: node)
+        try guarded(AccessRequest(.setXattr, .write, .node(id)), caller) { () throws(Errno) in
+            try answering { () throws(TreeError) in
+                try tree.setExtendedAttribute(of: id, name, value, mode, now: .now())
+            }
         }
     }
 
@@ -30,8 +34,11 @@ extension SecretFS {
         throws(Errno)
     {
         try checkChangeable(node, name)
-        try answering { () throws(TreeError) in
-            try tree.removeExtendedAttribute(of: NodeID(rawValue: node), name, now: .now())
+        let id = NodeID(rawValue: node)
+        try guarded(AccessRequest(.removeXattr, .write, .node(id)), caller) { () throws(Errno) in
+            try answering { () throws(TreeError) in
+                try tree.removeExtendedAttribute(of: id, name, now: .now())
+            }
         }
     }
 

@@ -1,3 +1,4 @@
+import Access
 public import Fuse
 import Glibc
 import Keyring
@@ -22,7 +23,9 @@ extension SecretFS {
         if let control = ControlNode(parent) { return try controlEntry(control.child(name, of: self)) }
         let changes = changesSoFar
         do throws(TreeError) {
-            return entry(try tree.lookup(name, in: NodeID(rawValue: parent)), since: changes)
+            let attributes = try tree.lookup(name, in: NodeID(rawValue: parent))
+            gate.paths.note(attributes.id, named: name, in: NodeID(rawValue: parent))
+            return entry(attributes, since: changes)
         } catch {
             guard case .notFound = error else { throw Errno(error) }
             // Absent names are asked for as often as present ones; the kernel remembers both.
@@ -45,22 +48,23 @@ extension SecretFS {
         }
     }
 
-    private func new(_ type: NodeType, mode: UInt32, _ caller: Caller) -> NewNode {
+    func new(_ type: NodeType, mode: UInt32, _ caller: Caller) -> NewNode {
         // The kernel leaves the mask to us (FUSE_CAP_DONT_MASK).
         let permissions = type == .symbolicLink ? 0o777 : mode & 0o7777 & ~caller.umask & ~options.umask
         return NewNode(type: type, permissions: UInt16(permissions), uid: caller.uid, gid: caller.gid)
     }
 
-    private func make(
+    func make(
         _ new: NewNode, _ name: UnsafeRawBufferPointer, in parent: UInt64, target: UnsafeRawBufferPointer? = nil
     ) throws(Errno) -> EntryReply {
         let directory = try directory(parent)
         guard !isControlName(name, in: parent) else { throw .exists }
         let changes = changesSoFar
-        return entry(
-            try answering { () throws(TreeError) in
-                try tree.make(new, named: name, in: directory, target: target, now: .now())
-            }, since: changes)
+        let attributes = try answering { () throws(TreeError) in
+            try tree.make(new, named: name, in: directory, target: target, now: .now())
+        }
+        gate.paths.note(attributes.id, named: name, in: directory)
+        return entry(attributes, since: changes)
     }
 
     /// Regular files, FIFOs and sockets; device nodes for whom the kernel lets make them (CAP_MKNOD).
@@ -70,20 +74,27 @@ extension SecretFS {
         guard let type = NodeType(mknodMode: mode) else { throw .invalid }
         var new = new(type, mode: mode, caller)
         if type == .characterDevice || type == .blockDevice { new.device = device }
-        return try make(new, name, in: parent)
+        let node = new
+        return try guarded(AccessRequest(.makeNode, .write, .name(name, in: parent)), caller) { () throws(Errno) in
+            try make(node, name, in: parent)
+        }
     }
 
     public func makeDirectory(_ name: UnsafeRawBufferPointer, in parent: UInt64, mode: UInt32, _ caller: Caller)
         throws(Errno) -> EntryReply
     {
-        try make(new(.directory, mode: mode, caller), name, in: parent)
+        try guarded(AccessRequest(.makeDirectory, .write, .name(name, in: parent)), caller) { () throws(Errno) in
+            try make(new(.directory, mode: mode, caller), name, in: parent)
+        }
     }
 
     public func makeSymbolicLink(
         _ name: UnsafeRawBufferPointer, in parent: UInt64, target: UnsafeRawBufferPointer, _ caller: Caller
     ) throws(Errno) -> EntryReply {
         guard target.count < PATH_MAX else { throw Errno(ENAMETOOLONG) }
-        return try make(new(.symbolicLink, mode: 0o777, caller), name, in: parent, target: target)
+        return try guarded(AccessRequest(.symlink, .write, .name(name, in: parent)), caller) { () throws(Errno) in
+            try make(new(.symbolicLink, mode: 0o777, caller), name, in: parent, target: target)
+        }
     }
 
     public func link(_ node: UInt64, as name: UnsafeRawBufferPointer, in parent: UInt64, _ caller: Caller)
@@ -93,22 +104,34 @@ extension SecretFS {
         guard ControlNode(node) == nil else { throw .notPermitted }
         guard !isControlName(name, in: parent) else { throw .exists }
         let changes = changesSoFar
-        return entry(
-            try answering { () throws(TreeError) in
-                try tree.link(NodeID(rawValue: node), as: name, in: directory, now: .now())
-            }, since: changes)
+        let id = NodeID(rawValue: node)
+        return try guarded(AccessRequest(.link, .write, .node(id), to: .name(name, in: parent)), caller) {
+            () throws(Errno) in
+            let attributes = try answering { () throws(TreeError) in
+                try tree.link(id, as: name, in: directory, now: .now())
+            }
+            gate.paths.note(id, named: name, in: directory)
+            gate.paths.changed()
+            return entry(attributes, since: changes)
+        }
     }
 
     public func unlink(_ name: UnsafeRawBufferPointer, in parent: UInt64, _ caller: Caller) throws(Errno) {
         let directory = try directory(parent)
         guard !isControlName(name, in: parent) else { throw .isDirectory }
-        _ = try answering { () throws(TreeError) in try tree.unlink(name, in: directory, now: .now()) }
+        try guarded(AccessRequest(.unlink, .write, .name(name, in: parent)), caller) { () throws(Errno) in
+            _ = try answering { () throws(TreeError) in try tree.unlink(name, in: directory, now: .now()) }
+            gate.paths.changed()
+        }
     }
 
     public func removeDirectory(_ name: UnsafeRawBufferPointer, in parent: UInt64, _ caller: Caller) throws(Errno) {
         let directory = try directory(parent)
         guard !isControlName(name, in: parent) else { throw .notPermitted }
-        _ = try answering { () throws(TreeError) in try tree.removeDirectory(name, in: directory, now: .now()) }
+        try guarded(AccessRequest(.rmdir, .write, .name(name, in: parent)), caller) { () throws(Errno) in
+            _ = try answering { () throws(TreeError) in try tree.removeDirectory(name, in: directory, now: .now()) }
+            gate.paths.changed()
+        }
     }
 
     public func rename(
@@ -125,8 +148,13 @@ extension SecretFS {
         let old = try directory(parent)
         let new = try directory(newParent)
         guard !isControlName(name, in: parent), !isControlName(newName, in: newParent) else { throw .notPermitted }
-        _ = try answering { () throws(TreeError) in
-            try tree.rename(name, in: old, to: newName, in: new, mode, now: .now())
+        var request = AccessRequest(.rename, .write, .name(name, in: parent), to: .name(newName, in: newParent))
+        request.isExchange = mode == .exchange
+        try guarded(request, caller) { () throws(Errno) in
+            _ = try answering { () throws(TreeError) in
+                try tree.rename(name, in: old, to: newName, in: new, mode, now: .now())
+            }
+            gate.paths.changed()
         }
     }
 }

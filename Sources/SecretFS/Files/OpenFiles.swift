@@ -1,3 +1,4 @@
+import Access
 public import Fuse
 import Glibc
 import Keyring
@@ -11,6 +12,13 @@ extension SecretFS {
     public func open(_ node: UInt64, flags: Int32, _ caller: Caller) throws(Errno) -> OpenReply {
         if let control = ControlNode(node) { return try openControlFile(control, flags: flags) }
         let id = NodeID(rawValue: node)
+        return try guardedOpening(
+            AccessRequest(.open, Operations(openFlags: flags), .node(id)), caller,
+            undo: { release(node, handle: $0.handle, flags: flags) },
+            { () throws(Errno) in try openFile(id, flags: flags, caller) })
+    }
+
+    private func openFile(_ id: NodeID, flags: Int32, _ caller: Caller) throws(Errno) -> OpenReply {
         settle(id)
         let access = flags & O_ACCMODE
         // Who writes alone may be about to replace the value, and need not be able to read the old one: so a
@@ -26,9 +34,10 @@ extension SecretFS {
     public func create(
         _ name: UnsafeRawBufferPointer, in parent: UInt64, mode: UInt32, flags: Int32, _ caller: Caller
     ) throws(Errno) -> (EntryReply, OpenReply) {
-        let entry: EntryReply
         do throws(Errno) {
-            entry = try makeNode(name, in: parent, mode: S_IFREG | mode & 0o7777, device: 0, caller)
+            return try guarded(
+                AccessRequest(.create, Operations(openFlags: flags).union(.write), .name(name, in: parent)), caller
+            ) { () throws(Errno) in try createNew(name, in: parent, mode: mode, flags: flags, caller) }
         } catch {
             guard error == .exists, flags & O_EXCL == 0 else { throw error }
             // Somebody else made it since the kernel looked.
@@ -39,6 +48,12 @@ extension SecretFS {
                 throw error
             }
         }
+    }
+
+    private func createNew(
+        _ name: UnsafeRawBufferPointer, in parent: UInt64, mode: UInt32, flags: Int32, _ caller: Caller
+    ) throws(Errno) -> (EntryReply, OpenReply) {
+        let entry = try make(new(.file, mode: mode & 0o7777, caller), name, in: parent)
         let id = NodeID(rawValue: entry.node)
         if flags & O_ACCMODE == O_RDONLY { return (entry, openForReading(id, caller)) }
         return (entry, openForWriting(id, flags: flags, isFresh: false, caller).reply)
@@ -163,6 +178,17 @@ extension SecretFS {
         guard ControlNode(node) == nil else { return }
         if let session = session(ofHandle: handle) { try commit(session) }
         try answering { () throws(TreeError) in try tree.sync() }
+    }
+}
+
+extension Operations {
+    /// What an opening is for; a program that is run is read.
+    init(openFlags flags: Int32) {
+        switch flags & O_ACCMODE {
+        case O_RDONLY: self = .read
+        case O_WRONLY: self = .write
+        default: self = [.read, .write]
+        }
     }
 }
 

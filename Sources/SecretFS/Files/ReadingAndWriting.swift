@@ -1,3 +1,4 @@
+import Access
 public import Fuse
 import Glibc
 import Keyring
@@ -27,8 +28,11 @@ extension SecretFS {
         let appends = flags & O_APPEND != 0
         if case .control(let number) = Handle(handle) {
             // `>>` is as good as `>`: where an append goes is not the writer's to say.
-            try writeControlFile(number, at: appends ? 0 : offset, buffer)
-            return buffer.count
+            guard let control = ControlNode(node) else { throw .invalid }
+            return try guarded(AccessRequest(.control, .control, .control(control)), caller) { () throws(Errno) in
+                try writeControlFile(number, at: appends ? 0 : offset, buffer)
+                return buffer.count
+            }
         }
         guard offset >= 0 else { throw .invalid }
         let id = NodeID(rawValue: node)

@@ -43,7 +43,8 @@ public struct NodeAttributes: Sendable, Equatable {
     public var needsRegeneration: Bool
     /// The content this file has now; a replacement gives it a new one. 0 for what has none.
     public var content: UInt64
-    /// For a directory, its parent (for ".."); the root is its own. 0 for others and for a removed directory.
+    /// A directory's parent (for ".."); the root is its own; 0 for a removed one. Of anything else a directory that it
+    /// was given a name in: where to look for that first. 0 if a version wrote it that did not tell.
     public var parent: NodeID
 }
 
