@@ -1,11 +1,17 @@
 #include "clinux.h"
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <linux/openat2.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 int ll_prctl(int option, unsigned long argument) { return prctl(option, argument, 0UL, 0UL, 0UL); }
@@ -44,4 +50,70 @@ int ll_open_cached(const char *path) {
         .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_CACHED,
     };
     return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+}
+
+int ll_pidfd_send_signal(int descriptor, int signal) {
+    return (int)syscall(SYS_pidfd_send_signal, descriptor, signal, NULL, 0);
+}
+
+int ll_memfd_secret(unsigned int flags) {
+#ifndef SYS_memfd_secret
+#define SYS_memfd_secret 447 /* the same number on every architecture */
+#endif
+    return (int)syscall(SYS_memfd_secret, flags);
+}
+
+pid_t ll_gettid(void) { return (pid_t)syscall(SYS_gettid); }
+
+int ll_signal_thread(pid_t thread, int signal) { return (int)syscall(SYS_tgkill, getpid(), thread, signal); }
+
+ssize_t ll_send_with_descriptor(int socket, const void *bytes, size_t count, int descriptor) {
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec part = {.iov_base = (void *)bytes, .iov_len = count};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (descriptor >= 0) {
+        memset(&control, 0, sizeof control);
+        message.msg_control = control.room;
+        message.msg_controllen = sizeof control.room;
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(header), &descriptor, sizeof descriptor);
+    }
+    return sendmsg(socket, &message, MSG_NOSIGNAL);
+}
+
+ssize_t ll_receive_with_descriptor(int socket, void *bytes, size_t count, int *descriptor) {
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec part = {.iov_base = bytes, .iov_len = count};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1,
+                             .msg_control = control.room, .msg_controllen = sizeof control.room};
+    *descriptor = -1;
+    ssize_t received = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+    if (received < 0) return received;
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+        if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
+            memcpy(descriptor, CMSG_DATA(header), sizeof *descriptor);
+    }
+    return received;
+}
+
+long ll_file_system_magic(int descriptor) {
+    struct statfs statistics;
+    return fstatfs(descriptor, &statistics) == 0 ? (long)statistics.f_type : -1;
+}
+
+int ll_signalfd(const void *signals) { return signalfd(-1, signals, SFD_CLOEXEC | SFD_NONBLOCK); }
+
+int ll_next_signal(int descriptor) {
+    struct signalfd_siginfo information;
+    ssize_t count = read(descriptor, &information, sizeof information);
+    return count == (ssize_t)sizeof information ? (int)information.ssi_signo : -1;
 }

@@ -14,7 +14,7 @@ enum KeySlots {
     static func take() throws(SodiumError) -> UnsafeMutableRawBufferPointer {
         let address = try free.withLock { free throws(SodiumError) in
             if free.isEmpty {
-                let page = UInt(bitPattern: try LockedMemory.makePage(locked: true))
+                let page = UInt(bitPattern: try LockedMemory.make(pages: 1))
                 free = stride(from: 0, to: UInt(LockedMemory.pageByteCount), by: byteCount).map { page + $0 }
             }
             return free.removeLast()

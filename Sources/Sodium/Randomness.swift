@@ -29,7 +29,7 @@ private struct NonceSupply: ~Copyable, @unchecked Sendable {
     private let page: UnsafeMutableRawBufferPointer?
 
     init() {
-        page = (try? LockedMemory.makePage(locked: false)).map {
+        page = (try? LockedMemory.makeUnlockedPage()).map {
             UnsafeMutableRawBufferPointer(start: $0, count: LockedMemory.pageByteCount)
         }
     }

@@ -1,8 +1,6 @@
-internal import CSodium
-
-/// Locked, guarded, wiped heap memory for passphrases and keys.
+/// Locked, guarded, wiped memory for passphrases and keys.
 ///
-/// No description, no `==`, no coding. Each costs three pages and 15 µs; many keys are `SecretKey`s.
+/// No description, no `==`, no coding. Each costs three pages and some 15 µs; many keys are `SecretKey`s.
 public struct SecretBytes: ~Copyable, @unchecked Sendable {
     // The memory is this value's alone, and changes only under `mutating`.
     private let memory: UnsafeMutableRawBufferPointer
@@ -13,17 +11,13 @@ public struct SecretBytes: ~Copyable, @unchecked Sendable {
     public init(byteCount: Int) throws(SodiumError) {
         precondition(byteCount >= 0, "a negative size")
         try Sodium.start()
-        // Without a byte there would be nothing for free to know it by.
-        guard let base = sodium_malloc(max(1, byteCount)) else { throw .outOfMemory }
-        do { try LockedMemory.lock(base, max(1, byteCount)) } catch {
-            sodium_free(base)
-            throw error
-        }
-        sodium_memzero(base, max(1, byteCount))
-        memory = UnsafeMutableRawBufferPointer(start: base, count: byteCount)
+        memory = UnsafeMutableRawBufferPointer(
+            start: try LockedMemory.make(pages: LockedMemory.pages(for: byteCount)), count: byteCount)
     }
 
-    deinit { sodium_free(memory.baseAddress) }
+    deinit {
+        if let start = memory.baseAddress { LockedMemory.remove(start, pages: LockedMemory.pages(for: memory.count)) }
+    }
 
     public var byteCount: Int { memory.count }
 

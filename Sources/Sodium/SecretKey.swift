@@ -1,6 +1,6 @@
 /// A 32-byte key in locked memory, shared by reference; wiped when the last reference is gone.
 ///
-/// In a forked child it is zero: keys are unlocked after forking.
+/// A forked child does not have it: keys are unlocked after forking.
 public final class SecretKey: @unchecked Sendable {
     // The slot is written in init and `wipe` alone.
     private let slot: UnsafeMutableRawBufferPointer

@@ -34,4 +34,26 @@ int ll_stat_cached(int directory, const char *path, int flags, struct ll_file_id
 /* An O_PATH descriptor of an absolute path, found in the kernel's cache alone: no file system is asked, no symbolic
  * link followed. openat2(2) has no wrapper. -1 and errno: EAGAIN if it is not cached. */
 int ll_open_cached(const char *path);
+/* pidfd_send_signal(2): likewise. */
+int ll_pidfd_send_signal(int descriptor, int signal);
+
+/* memfd_secret(2): memory that only its processes see, not even the kernel's own mappings; no wrapper either. */
+int ll_memfd_secret(unsigned int flags);
+
+/* signalfd(2), close-on-exec and non-blocking, and the number of the next signal from it (-1: none): Glibc's module lacks
+   <sys/signalfd.h>. `signals` is a sigset_t. */
+int ll_signalfd(const void *signals);
+int ll_next_signal(int descriptor);
+
+/* gettid(2) and tgkill(2) within this process: absent from Glibc's module. */
+pid_t ll_gettid(void);
+int ll_signal_thread(pid_t thread, int signal);
+
+/* What kind of file system a descriptor is of, as fstatfs(2) tells; -1 if it does not. Glibc's module lacks <sys/vfs.h>. */
+long ll_file_system_magic(int descriptor);
+
+/* sendmsg(2) and recvmsg(2) with one descriptor beside the bytes: the CMSG macros are functions of the preprocessor.
+   -1 for none; what is received is close-on-exec. */
+ssize_t ll_send_with_descriptor(int socket, const void *bytes, size_t count, int descriptor);
+ssize_t ll_receive_with_descriptor(int socket, void *bytes, size_t count, int *descriptor);
 #endif
