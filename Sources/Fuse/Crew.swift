@@ -6,13 +6,14 @@ import Synchronization
 /// A blocking read wakes one thread a request; poll(2) would wake them all, and an eventfd needs poll. So the way out
 /// of a read is SIGURG, which nobody uses, is ignored by default, and is delivered here to these threads alone.
 final class Crew: @unchecked Sendable {
-    // Unchecked: `threads` is guarded by `mutex`.
-    private static let stackByteCount = 1 << 20
+    // Unchecked: `count` and `threads` are guarded by `mutex`.
+    private static let stackByteCount = 512 << 10
     private static let wakeSignal = SIGURG
 
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     private let ended = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
-    /// Guarded by `mutex`: the threads that have not ended.
+    // Guarded by `mutex`: how many threads have not ended, and those of them that have begun.
+    private var count = 0
     private var threads: [pthread_t] = []
 
     init() {
@@ -27,45 +28,42 @@ final class Crew: @unchecked Sendable {
         ended.deallocate()
     }
 
-    /// Starts `count` threads that each serve `session` until it ends.
-    func start(_ count: Int, _ session: Session) throws(FuseError) {
+    /// Starts `number` threads that each serve `session` until it ends.
+    func start(_ number: Int, _ session: Session) throws(FuseError) {
         Self.prepareSignal()
-        var attributes = pthread_attr_t()
-        pthread_attr_init(&attributes)
-        defer { pthread_attr_destroy(&attributes) }
-        pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
-        pthread_attr_setstacksize(&attributes, Self.stackByteCount)
-        // Held throughout: a thread that ends at once must find itself in the list.
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        for _ in 0..<count {
-            var thread = pthread_t()
-            let post = Unmanaged.passRetained(Post(worker: Worker(session), crew: self))
-            let result = Self.withSignalsBlocked {
-                pthread_create(
-                    &thread, &attributes,
-                    { argument in
-                        guard let argument else { return nil }
-                        let post = Unmanaged<Post>.fromOpaque(argument).takeRetainedValue()
-                        post.worker.run()
-                        post.crew.leave()
-                        return nil
-                    }, post.toOpaque())
+        for index in 0..<number {
+            let worker = Worker(session, slot: index)
+            change { count += 1 }
+            // A worker is handed to its thread and used by nobody else.
+            nonisolated(unsafe) let handed = worker
+            let result = session.options.threadStarter(Self.stackByteCount, [Self.wakeSignal]) { [self] in
+                change { threads.append(pthread_self()) }
+                handed.run()
+                change {
+                    threads.removeAll { pthread_equal($0, pthread_self()) != 0 }
+                    count -= 1
+                }
             }
             guard result == 0 else {
-                post.release()
-                if threads.isEmpty { throw .thread(result) }
+                change { count -= 1 }
+                if index == 0 { throw .thread(result) }
                 return
             }
-            threads.append(thread)
         }
+    }
+
+    private func change(_ body: () -> Void) {
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        body()
+        pthread_cond_broadcast(ended)
     }
 
     /// Blocks until all threads have ended.
     func wait() {
         pthread_mutex_lock(mutex)
         defer { pthread_mutex_unlock(mutex) }
-        while !threads.isEmpty { pthread_cond_wait(ended, mutex) }
+        while count > 0 { pthread_cond_wait(ended, mutex) }
     }
 
     /// Wakes the threads from their reads until all have ended, or for `seconds`; says whether all have.
@@ -74,7 +72,7 @@ final class Crew: @unchecked Sendable {
         pthread_mutex_lock(mutex)
         defer { pthread_mutex_unlock(mutex) }
         // Once is not enough: a signal that comes just before read(2) is lost.
-        while !threads.isEmpty {
+        while count > 0 {
             // These have not ended, for they take the lock to say so: their numbers are good.
             for thread in threads { pthread_kill(thread, Self.wakeSignal) }
             guard Self.now() - start < seconds else { return false }
@@ -90,13 +88,6 @@ final class Crew: @unchecked Sendable {
         return true
     }
 
-    private func leave() {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        threads.removeAll { pthread_equal($0, pthread_self()) != 0 }
-        pthread_cond_broadcast(ended)
-    }
-
     private static func now() -> Double {
         var time = timespec()
         clock_gettime(CLOCK_MONOTONIC, &time)
@@ -109,27 +100,42 @@ final class Crew: @unchecked Sendable {
         action.__sigaction_handler.sa_handler = { _ in }
         sigaction(wakeSignal, &action, nil)
     }
+}
 
-    /// The new thread inherits a mask that leaves it no signal but ours and those of its own faults.
-    private static func withSignalsBlocked<R>(_ body: () -> R) -> R {
-        var blocked = sigset_t()
-        var before = sigset_t()
-        sigfillset(&blocked)
-        for signal in [wakeSignal, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS] {
-            sigdelset(&blocked, signal)
-        }
-        pthread_sigmask(SIG_SETMASK, &blocked, &before)
-        defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
-        return body()
-    }
+/// Starts a detached thread with a stack of so many bytes and every signal blocked but those named and those of its own
+/// faults; answers 0 or an error number. Such as `SecretStack.startThread`.
+public typealias ThreadStarter =
+    @Sendable (
+        _ stackByteCount: Int, _ signals: [Int32], _ body: @escaping @Sendable () -> Void
+    ) -> Int32
 
-    /// What a thread is started with.
-    private final class Post {
-        let worker: Worker
-        let crew: Crew
-        init(worker: Worker, crew: Crew) {
-            self.worker = worker
-            self.crew = crew
-        }
-    }
+/// Starts a thread on a stack of the system's.
+func startPlainThread(stackByteCount: Int, signals: [Int32], body: @escaping @Sendable () -> Void) -> Int32 {
+    var attributes = pthread_attr_t()
+    pthread_attr_init(&attributes)
+    defer { pthread_attr_destroy(&attributes) }
+    pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
+    pthread_attr_setstacksize(&attributes, stackByteCount)
+    var blocked = sigset_t()
+    var before = sigset_t()
+    sigfillset(&blocked)
+    for signal in signals + [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS] { sigdelset(&blocked, signal) }
+    pthread_sigmask(SIG_SETMASK, &blocked, &before)
+    defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
+    let argument = Unmanaged.passRetained(ThreadBody(run: body))
+    var thread = pthread_t()
+    let result = pthread_create(
+        &thread, &attributes,
+        { argument in
+            guard let argument else { return nil }
+            Unmanaged<ThreadBody>.fromOpaque(argument).takeRetainedValue().run()
+            return nil
+        }, argument.toOpaque())
+    if result != 0 { argument.release() }
+    return result
+}
+
+private final class ThreadBody: Sendable {
+    let run: @Sendable () -> Void
+    init(run: @escaping @Sendable () -> Void) { self.run = run }
 }

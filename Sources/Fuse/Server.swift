@@ -13,6 +13,8 @@ public final class Server: Sendable {
         /// Cached pages go when the file system says so (`Notifier`, or an opening without `keepCache`), not
         /// whenever an mtime has changed.
         public var invalidatesExplicitly = true
+        /// What the threads are started with.
+        public var threadStarter: ThreadStarter = { startPlainThread(stackByteCount: $0, signals: $1, body: $2) }
         public init() {}
     }
 
@@ -57,10 +59,21 @@ public final class Server: Sendable {
         case .fresh: break
         case .takingOver(let request):
             try Worker(session).serveKeptInit(request)
-            try session.askForResend()
-        case .reclaiming: try session.askForResend()
+            try askForResend()
+        case .reclaiming: try askForResend()
         }
         try crew.start(session.options.threadCount, session)
+    }
+
+    /// Whether the kernel sends again what an earlier server had read and not answered. Without that (before Linux 6.9)
+    /// whoever waits for such an answer waits until a signal ends it.
+    public var kernelResends: Bool { session.kernelResends.load(ordering: .relaxed) }
+
+    private func askForResend() throws(FuseError) {
+        do { try session.askForResend() } catch {
+            guard case .resend(EINVAL) = error else { throw error }
+            session.kernelResends.store(false, ordering: .relaxed)
+        }
     }
 
     /// Blocks until the file system is unmounted, the server stopped, or its descriptor failed.

@@ -14,6 +14,7 @@ final class Session: @unchecked Sendable {
     let isStopping = Atomic<Bool>(false)
     /// INIT has been served, here or, in another process, as the request that was kept.
     let isInitialized = Atomic<Bool>(false)
+    let kernelResends = Atomic<Bool>(true)
     /// The first error of a read that no unmount explains; 0 if none.
     let failure = Atomic<Int32>(0)
 
@@ -106,7 +107,14 @@ private func writeReply(_ descriptor: Int32, _ parts: UnsafeMutablePointer<iovec
                 UnsafeMutableRawBufferPointer(start: reply, count: parts[1].iov_len), offered: offered)
         }
         if worker.swallowsReplies { return (0..<Int(count)).reduce(0) { $0 + parts[$1].iov_len } }
+        let copied = worker.gather(UnsafeMutableBufferPointer(start: parts, count: Int(count)))
+        defer { worker.wipeBounce(copied) }
+        return writeAll(descriptor, parts, count)
     }
+    return writeAll(descriptor, parts, count)
+}
+
+private func writeAll(_ descriptor: Int32, _ parts: UnsafeMutablePointer<iovec>, _ count: Int32) -> Int {
     while true {
         let written = writev(descriptor, parts, count)
         if written >= 0 { return written }

@@ -11,6 +11,8 @@ final class Worker {
     private static let largestReplyByteCount = 16 << 20
 
     let session: Session
+    /// The number of this worker among those of its session, from 0; the one that serves a kept INIT has none.
+    let slot: Int?
     /// The request that is being served, as our own read saw it.
     private(set) var header: RequestHeader?
     private(set) var killsSetID = false
@@ -20,9 +22,12 @@ final class Worker {
     private(set) var swallowsReplies = false
     private let requestBuffer: PlaintextBuffer
     private var scratchBuffer: PlaintextBuffer
+    /// Where the small parts of a reply are put together: see `gathered`.
+    private let bounceBuffer = PlaintextBuffer(byteCount: 4096)
 
-    init(_ session: Session) {
+    init(_ session: Session, slot: Int? = nil) {
         self.session = session
+        self.slot = slot
         requestBuffer = PlaintextBuffer(byteCount: session.options.maxWriteByteCount + Self.headroomByteCount)
         scratchBuffer = PlaintextBuffer(byteCount: session.options.maxWriteByteCount)
     }
@@ -122,12 +127,35 @@ final class Worker {
     /// Answers an error without libfuse, which has not seen the request.
     private func answerDirectly(_ header: RequestHeader, errno number: Int32) {
         guard !header.isUnanswered, !swallowsReplies else { return }
-        var reply: (length: UInt32, error: Int32, unique: UInt64) = (16, -number, header.unique)
+        let reply = bounceBuffer.bytes
+        reply.storeBytes(of: 16, toByteOffset: 0, as: UInt32.self)
+        reply.storeBytes(of: -number, toByteOffset: 4, as: Int32.self)
+        reply.storeBytes(of: header.unique, toByteOffset: 8, as: UInt64.self)
         // A failure means that nobody waits any longer.
-        _ = write(session.descriptor, &reply, 16)
+        _ = write(session.descriptor, reply.baseAddress, 16)
     }
 
     // MARK: - Replies
+
+    /// Copies those parts of a reply that lie on the stack, which the kernel may not be able to reach into.
+    ///
+    /// - Returns: how many bytes have been copied, to be wiped.
+    func gather(_ parts: UnsafeMutableBufferPointer<iovec>) -> Int {
+        var used = 0
+        for index in parts.indices {
+            let count = parts[index].iov_len
+            guard count > 0, used + count <= bounceBuffer.bytes.count, let base = parts[index].iov_base else {
+                continue
+            }
+            let copy = UnsafeMutableRawBufferPointer(rebasing: bounceBuffer.bytes[used..<used + count])
+            copy.copyMemory(from: UnsafeRawBufferPointer(start: base, count: count))
+            parts[index].iov_base = copy.baseAddress
+            used += count
+        }
+        return used
+    }
+
+    func wipeBounce(_ count: Int) { wipe(bounceBuffer.bytes, count) }
 
     /// Room for a reply of `count` bytes, or EINVAL if nobody could mean that.
     func scratch(_ count: Int) throws(Errno) -> UnsafeMutableRawBufferPointer {
@@ -147,6 +175,15 @@ final class Worker {
     func wipeScratch(_ count: Int) {
         wipe(scratchBuffer.bytes, min(count, scratchBuffer.bytes.count))
     }
+}
+
+/// The request that the calling thread serves, for those below who note what they do for it.
+public enum CurrentRequest {
+    /// The number of the thread among the workers, from 0; nil outside a request.
+    public static var slot: Int? { Worker.current?.slot }
+
+    /// The request's number, the same when the kernel sends it again.
+    public static var unique: UInt64? { (Worker.current?.header?.unique).map { $0 & ~RequestHeader.resendBit } }
 }
 
 /// Overwrites the first `count` bytes in a way that no compiler leaves out.
