@@ -62,6 +62,29 @@ public final class UnlockedKeyring: Sendable {
     ) throws(KeyringError) -> UnlockedKeyring {
         let configuration = try Configuration(bytes)
         let rootKey = try unseal(configuration, with: service)
+        return try unlock(configuration, bytes, lifecycle, rootKey)
+    }
+
+    /// Opens a keyring with its root key, as another process that had it open has left it.
+    ///
+    /// - Throws: `.wrongSecret` if there is none.
+    public static func unlock(
+        configuration bytes: UnsafeRawBufferPointer, lifecycle: UnsafeRawBufferPointer, with shared: SharedKey
+    ) throws(KeyringError) -> UnlockedKeyring {
+        let configuration = try Configuration(bytes)
+        let found: SecretKey?
+        do { found = try shared.key() } catch { throw .cannotLock }
+        guard let rootKey = found else { throw .wrongSecret }
+        return try unlock(configuration, bytes, lifecycle, rootKey)
+    }
+
+    /// Hands the root key to whoever else has `shared`: with it and the store they can open the keyring.
+    public func share(_ shared: SharedKey) { shared.put(rootKey) }
+
+    private static func unlock(
+        _ configuration: Configuration, _ bytes: UnsafeRawBufferPointer, _ lifecycle: UnsafeRawBufferPointer,
+        _ rootKey: SecretKey
+    ) throws(KeyringError) -> UnlockedKeyring {
         try Configuration.authenticate(bytes, rootKey)
         return try UnlockedKeyring(configuration, [UInt8](bytes), rootKey) { rootKey, coding throws(KeyringError) in
             let seal = LifecycleSeal(

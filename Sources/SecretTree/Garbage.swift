@@ -19,6 +19,7 @@ extension SecretTree {
         do {
             try perform(now: now) { (transaction: inout Transaction) throws(TreeError) in
                 transaction.freesSpace = true
+                transaction.isAside = true
                 let records = try firstKeys(Self.mapsPerBatch, in: .all(.map, of: content))
                 for record in records {
                     // A damaged map's blocks are found free at the next opening.

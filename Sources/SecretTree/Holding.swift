@@ -29,6 +29,7 @@ extension SecretTree {
         try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
             guard state.orphans.contains(id), !isHeld(id) else { return }
             transaction.freesSpace = true
+            transaction.isAside = true
             transaction.endOrphan(id)
             do throws(TreeError) {
                 var node = try transaction.node(id)

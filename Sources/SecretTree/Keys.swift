@@ -32,6 +32,7 @@ extension SecretTree {
     /// The tree key goes under the primary version, so that no older one is needed for names and attributes.
     func wrapTreeKey(now: Timestamp) throws(TreeError) {
         try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
+            transaction.isAside = true
             let record = RecordKey(.treeKey)
             guard let value = try read(record, { $0.map { [UInt8]($0) } }) else {
                 throw tampered(record, .root, "is missing")

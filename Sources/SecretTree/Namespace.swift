@@ -171,7 +171,7 @@ extension Transaction {
     /// A node without a name goes now, or when it is held no more.
     mutating func dropNode(_ node: inout NodeRecord) throws(TreeError) {
         let id = node.attributes.id
-        guard tree.isHeld(id) else { return try erase(&node) }
+        guard tree.isHeld(id) || tree.inheritsHolds else { return try erase(&node) }
         set(node)
         putOrphan(id)
     }

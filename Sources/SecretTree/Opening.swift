@@ -89,9 +89,13 @@ extension SecretTree {
     ///
     /// Records that were tampered with are named in `problems` and refused one by one; the others can be used.
     ///
-    /// - Parameter seenEpoch: The epoch remembered outside the store; nil to accept any.
+    /// - Parameters:
+    ///   - seenEpoch: The epoch remembered outside the store; nil to accept any.
+    ///   - takesOver: A kernel knows nodes of this tree from an earlier server: those without a name stay until it
+    ///     forgets them.
     public static func open(
-        _ store: any RecordStore, keyring: UnlockedKeyring, readOnly: Bool, seenEpoch: UInt64?, now: Timestamp
+        _ store: any RecordStore, keyring: UnlockedKeyring, readOnly: Bool, seenEpoch: UInt64?,
+        takesOver: Bool = false, now: Timestamp
     ) throws(TreeOpeningError) -> SecretTree {
         let treeKey: [UInt8]?
         do { treeKey = try store.read(RecordKey(.treeKey)) { $0.map { [UInt8]($0) } } } catch { throw .storage(error) }
@@ -107,7 +111,8 @@ extension SecretTree {
         if let seenEpoch, root.epoch < seenEpoch { throw .rolledBack(epoch: root.epoch, seen: seenEpoch) }
         let inspection = try Inspection(of: store, seals, root)
         let tree = SecretTree(
-            store: store, keyring: keyring, seals: seals, state: inspection.state, isReadOnly: readOnly)
+            store: store, keyring: keyring, seals: seals, state: inspection.state, isReadOnly: readOnly,
+            inheritsHolds: takesOver)
         for problem in inspection.problems { tree.report(problem) }
         if !readOnly { try tree.takeUp(inspection.blocks, now: now) }
         return tree
@@ -140,7 +145,7 @@ extension SecretTree {
         foldWithLocalizer()
         store.startFolding()
         do {
-            for id in state.orphans { try reap(id, now: now) }
+            if !inheritsHolds { for id in state.orphans { try reap(id, now: now) } }
             collectGarbage(now: now)
             try wrapTreeKey(now: now)
         } catch {

@@ -86,3 +86,17 @@ extension SecretTree {
         return true
     }
 }
+
+extension SecretTree {
+    /// The nodes of all regular files with a content, those without a name among them.
+    public func files() throws(TreeError) -> [NodeID] {
+        var files: [NodeID] = []
+        do {
+            try store.scan(.all(.node), prefix: 0) { record, _ in
+                files.append(NodeID(rawValue: record.owner))
+                return true
+            }
+        } catch { throw TreeError(error) }
+        return files
+    }
+}

@@ -9,6 +9,7 @@ extension SecretTree {
     /// - Returns: the node to write the new content to, with `write`, `read`, `setAttributes` and the others.
     public func beginReplacement(of id: NodeID, now: Timestamp) throws(TreeError) -> NodeID {
         try change(now: now) { (transaction: inout Transaction) throws(TreeError) -> NodeID in
+            transaction.isAside = true
             let node = try transaction.file(id)
             var shadow = transaction.newNode(
                 NewNode(type: .file, permissions: 0o600, uid: node.attributes.uid, gid: node.attributes.gid),

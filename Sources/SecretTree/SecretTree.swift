@@ -29,14 +29,29 @@ public final class SecretTree: Sendable {
     /// What a job over a part of the tree found there.
     let jobScope = Mutex<JobScope?>(nil)
     private let synced = Mutex<UInt64>(0)
+    /// Told of each transaction; set before the first one that it shall be told of.
+    let witness = Mutex<(any CommitWitness)?>(nil)
+    /// The tree is served to a kernel that knows nodes from an earlier server.
+    public let inheritsHolds: Bool
 
-    init(store: any RecordStore, keyring: UnlockedKeyring, seals: TreeSeals, state: TreeState, isReadOnly: Bool) {
+    init(
+        store: any RecordStore, keyring: UnlockedKeyring, seals: TreeSeals, state: TreeState, isReadOnly: Bool,
+        inheritsHolds: Bool = false
+    ) {
         self.store = store
         self.keyring = keyring
         self.seals = seals
         self.state = state
         self.isReadOnly = isReadOnly
+        self.inheritsHolds = inheritsHolds
+        openedEpoch = state.root.epoch
     }
+
+    /// The epoch that was found when the tree was opened, before anything was put in order.
+    public let openedEpoch: UInt64
+
+    /// Has `witness` told of every transaction from now on.
+    public func report(commitsTo witness: any CommitWitness) { self.witness.withLock { $0 = witness } }
 
     /// The number of transactions this store has seen; to be remembered outside it.
     public var epoch: UInt64 { lock.reading { state.root.epoch } }
@@ -73,6 +88,15 @@ public final class SecretTree: Sendable {
         jobsRunner.stop()
         do { try store.close() } catch { throw TreeError(error) }
     }
+}
+
+/// Who notes, outside the store, what a transaction stands for, so that after a crash its epoch tells whether it has
+/// happened.
+public protocol CommitWitness: AnyObject, Sendable {
+    /// The calling thread is about to commit the transaction that makes `epoch`. Nothing else is committed meanwhile.
+    func willCommit(epoch: UInt64)
+    /// It has not happened; the next transaction will have this epoch.
+    func didNotCommit(epoch: UInt64)
 }
 
 /// The keys that seal a tree's records, each derived for one purpose.

@@ -1,6 +1,7 @@
 internal import Keyring
 internal import Sodium
 internal import Storage
+internal import Synchronization
 
 /// What one change is going to write. Nothing of it is seen by anyone before it is committed.
 struct Transaction: RecordSource {
@@ -27,6 +28,8 @@ struct Transaction: RecordSource {
     var prepared: PreparedLifecycle?
     /// A change that gives space back may use the store's reserve.
     var freesSpace = false
+    /// Not what somebody asked for, but what comes before or after it: the witness is not told.
+    var isAside = false
 
     init(tree: SecretTree, now: Timestamp) {
         self.tree = tree
@@ -166,6 +169,8 @@ extension SecretTree {
         }
         let rootKey = RecordKey(.root)
         batch.put(rootKey, seals.root.sealed(rootKey, byteCount: Root.byteCount) { root.put(into: $0) })
+        let witness = transaction.isAside ? nil : witness.withLock { $0 }
+        witness?.willCommit(epoch: root.epoch)
         do {
             try store.commit(batch) {
                 for (record, old, new) in elements {
@@ -174,6 +179,7 @@ extension SecretTree {
                 }
             }
         } catch {
+            witness?.didNotCommit(epoch: root.epoch)
             throw TreeError(error)
         }
         finish(transaction, root)

@@ -12,6 +12,13 @@ final class File: Sendable {
         guard descriptor >= 0 else { throw StorageError(errno, "cannot open \(name)") }
     }
 
+    /// A file that another process has opened; a duplicate of its descriptor is kept.
+    init(inherited other: Int32, _ name: String) throws(StorageError) {
+        self.name = name
+        descriptor = fcntl(other, F_DUPFD_CLOEXEC, 3)
+        guard descriptor >= 0 else { throw StorageError(errno, "cannot use \(name)") }
+    }
+
     init(directory path: String) throws(StorageError) {
         name = path
         descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)

@@ -63,15 +63,18 @@ public final class JournaledStore: RecordStore, @unchecked Sendable {
     /// Of the journal that is appended to.
     let journalLength = Atomic<Int>(0)
     let isClosed = Atomic<Bool>(false)
+    let leavesLock = Atomic<Bool>(false)
     /// True while a batch that frees space is not folded: the fold may use the reserve.
     let mayUseReserve = Atomic<Bool>(false)
     let folder = Folder()
 
-    init(_ path: String, _ directory: File, readOnly: Bool, isNew: Bool, reserve: Reserve?) throws(StorageError) {
+    init(
+        _ path: String, _ directory: File, readOnly: Bool, isNew: Bool, reserve: Reserve?, inheritedLock: Int32? = nil
+    ) throws(StorageError) {
         self.path = path
         self.directory = directory
         isReadOnly = readOnly
-        lockFile = try StoreLock(in: directory, exclusive: !readOnly)
+        lockFile = try StoreLock(in: directory, exclusive: !readOnly, inherited: inheritedLock)
         table = try RecordTable(in: path, readOnly: readOnly)
         blocks = try BlockFile(in: directory, readOnly ? O_RDONLY : O_RDWR, isNew: isNew)
         self.reserve = reserve ?? Reserve(in: directory)

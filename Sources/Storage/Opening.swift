@@ -53,8 +53,9 @@ extension JournaledStore {
     ///   - readOnly: nothing in the directory is written, so that it works on a read-only medium. Several may read at
     ///     once, but not beside one that writes.
     ///   - purpose: what the lock file says after the process id.
+    ///   - inheritedLock: the lock file's descriptor in a process that has the store locked for both.
     public static func open(
-        at path: String, readOnly: Bool = false, purpose: String = ""
+        at path: String, readOnly: Bool = false, purpose: String = "", inheritedLock: Int32? = nil
     ) throws(StorageError) -> JournaledStore {
         let directory: File
         do {
@@ -68,7 +69,8 @@ extension JournaledStore {
         else { throw .notAStore("\(path) has no record table") }
         do {
             let store = try JournaledStore(
-                try fullPath(path), directory, readOnly: readOnly, isNew: false, reserve: nil)
+                try fullPath(path), directory, readOnly: readOnly, isNew: false, reserve: nil,
+                inheritedLock: inheritedLock)
             try store.lockFile.describe(purpose)
             return store
         } catch .io(ENOENT, let what) {
@@ -188,6 +190,12 @@ extension JournaledStore {
         return statistics
     }
 
+    /// The open lock file, for a process that shall have the store locked too.
+    public var lockDescriptor: Int32 { lockFile.descriptor }
+
+    /// Another process shares the lock and goes on having it when this store is closed.
+    public func leaveLock() { leavesLock.store(true, ordering: .relaxed) }
+
     public func close() throws(StorageError) {
         folder.stop()
         guard !isClosed.load(ordering: .acquiring) else { return }
@@ -203,7 +211,7 @@ extension JournaledStore {
         let isFirst = commitLock.locked { !isClosed.exchange(true, ordering: .acquiringAndReleasing) }
         guard isFirst else { return }
         foldLock.locked { table.close() }
-        lockFile.release()
+        if !leavesLock.load(ordering: .relaxed) { lockFile.release() }
         if let problem { throw problem }
     }
 }

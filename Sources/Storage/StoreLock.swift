@@ -11,9 +11,16 @@ final class StoreLock: Sendable {
     private let file: File
     private let isExclusive: Bool
 
-    init(in directory: File, exclusive: Bool) throws(StorageError) {
-        file = try File(Self.fileName, in: directory, exclusive ? O_RDWR : O_RDONLY)
+    /// - Parameter inherited: The lock file as another process has it open and locked, whose lock this one shares.
+    init(in directory: File, exclusive: Bool, inherited: Int32? = nil) throws(StorageError) {
+        if let inherited {
+            file = try File(inherited: inherited, Self.fileName)
+        } else {
+            file = try File(Self.fileName, in: directory, exclusive ? O_RDWR : O_RDONLY)
+        }
         isExclusive = exclusive
+        // Whoever reads beside the one that has the lock must not make a lesser one of it.
+        guard exclusive || inherited == nil else { return }
         var lock = flock()
         lock.l_type = Int16(exclusive ? F_WRLCK : F_RDLCK)
         lock.l_whence = Int16(SEEK_SET)
@@ -37,6 +44,9 @@ final class StoreLock: Sendable {
         }
         try result.get()
     }
+
+    /// The open lock file: who has it has the lock.
+    var descriptor: Int32 { file.descriptor }
 
     /// Gives the lock up; the text goes with it.
     func release() {

@@ -1,15 +1,17 @@
 internal import Glibc
 internal import Keyring
+internal import Sodium
 internal import Storage
 
 /// The thread that carries jobs on, a batch at a time, one kind after the other.
 final class JobsRunner: @unchecked Sendable {
+    private static let stackByteCount = 512 << 10
     private let condition: UnsafeMutablePointer<pthread_cond_t>
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     // Guarded by `mutex`.
     private var isAwake = false
     private var stops = false
-    private var thread: pthread_t?
+    private var isRunning = false
     private var step: (() -> Bool)?
 
     init() {
@@ -29,31 +31,17 @@ final class JobsRunner: @unchecked Sendable {
     /// Calls `step` until it answers that there is nothing to do, and again whenever it is woken.
     func start(_ step: @escaping () -> Bool) {
         locked {
-            guard thread == nil, !stops else { return }
+            guard !isRunning, !stops else { return }
             self.step = step
             isAwake = true
-            // Signals are for the threads of whoever uses the tree.
-            var all = sigset_t()
-            var before = sigset_t()
-            sigfillset(&all)
-            pthread_sigmask(SIG_BLOCK, &all, &before)
-            var created = pthread_t()
-            let me = Unmanaged.passRetained(self)
-            let status = pthread_create(
-                &created, nil,
-                { context in
-                    if let context { Unmanaged<JobsRunner>.fromOpaque(context).takeRetainedValue().run() }
-                    return nil
-                }, me.toOpaque())
-            pthread_sigmask(SIG_SETMASK, &before, nil)
-            if status == 0 { thread = created } else { me.release() }
+            isRunning = SecretStack.startThread(byteCount: Self.stackByteCount) { self.run() } == 0
         }
     }
 
     func wake() {
         locked {
             isAwake = true
-            pthread_cond_signal(condition)
+            pthread_cond_broadcast(condition)
         }
     }
 
@@ -62,14 +50,12 @@ final class JobsRunner: @unchecked Sendable {
 
     /// Ends the thread after the batch that it is at.
     func stop() {
-        let thread = locked { () -> pthread_t? in
+        locked {
             stops = true
-            pthread_cond_signal(condition)
-            defer { self.thread = nil }
-            return self.thread
+            pthread_cond_broadcast(condition)
+            while isRunning { pthread_cond_wait(condition, mutex) }
+            step = nil
         }
-        if let thread { pthread_join(thread, nil) }
-        locked { step = nil }
     }
 
     private func run() {
@@ -78,6 +64,10 @@ final class JobsRunner: @unchecked Sendable {
                 // Whoever waits for the tree's lock gets it between two batches.
                 sched_yield()
             }
+        }
+        locked {
+            isRunning = false
+            pthread_cond_broadcast(condition)
         }
     }
 
