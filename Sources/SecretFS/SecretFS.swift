@@ -13,9 +13,9 @@ public final class SecretFS: FileSystem {
     public let tree: SecretTree
     let options: SecretFSOptions
     let nodes: NodeTable
-    let writers = HandleTable<Writer>()
-    let readers = HandleTable<Reader>()
-    let controlFiles = HandleTable<OpenControlFile>()
+    let writers: HandleTable<Writer>
+    let readers: HandleTable<Reader>
+    let controlFiles: HandleTable<OpenControlFile>
     let invalidator = PageInvalidator()
     let keyClock = KeyClock()
     let gate: Gate
@@ -23,6 +23,10 @@ public final class SecretFS: FileSystem {
     let started = Timestamp.now()
     /// Sessions that gather a value; most calls find none and look no further.
     let openSessions = Atomic<Int>(0)
+    /// The rows of the ledger for old values that somebody is still reading, by the node that has the value.
+    let snapshotCells = Mutex<[NodeID: LedgerCell]>([:])
+    /// Nodes whose value an earlier server replaced with its last breath: the kernel may have pages of the old one.
+    let leftBehind = Mutex<[NodeID]>([])
     /// Values that were replaced; see `attributeValidity`.
     let valueChanges = Atomic<UInt64>(0)
 
@@ -36,15 +40,33 @@ public final class SecretFS: FileSystem {
         self.options = options
         nodes = NodeTable(tree)
         gate = Gate(tree)
+        let era = UInt16(truncatingIfNeeded: options.era)
+        writers = HandleTable(era: era)
+        readers = HandleTable(era: era)
+        controlFiles = HandleTable(era: era)
+        if let ledger = options.ledger { takeUp(ledger) }
     }
 
+    /// Tells this server's handles from those of its predecessors.
+    var era: UInt16 { UInt16(truncatingIfNeeded: options.era) }
+
     /// Has the kernel told of what it must drop; before this, and without it, nothing is.
-    public func connect(_ notifier: Notifier) {
-        invalidator.start { notifier.invalidateNode($0) }
+    public func connect(_ notifier: Notifier) { connect { notifier.invalidateNode($0) } }
+
+    /// - Parameter invalidate: Drops a node's pages; called by a thread that may wait for it.
+    public func connect(_ invalidate: @escaping @Sendable (UInt64) -> Void) {
+        invalidator.start(invalidate)
+        dropWhatPredecessorsLeft()
         if !tree.isReadOnly {
             keyClock.start { [weak self] in self?.doWhatIsDue(wall: .now(), boot: Self.bootSeconds) }
         }
         tree.startJobs()
+    }
+
+    /// Ends this server's part and leaves what is being gathered to the next one. When no request is served any more.
+    public func leave() {
+        keyClock.stop()
+        invalidator.stop()
     }
 
     /// Commits what is still being gathered. For a clean unmount: when no request is served any more.

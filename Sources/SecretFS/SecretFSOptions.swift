@@ -22,8 +22,36 @@ public struct SecretFSOptions: Sendable {
     public var generation = 1
     /// Letterlock's version, for `status`.
     public var programVersion = ""
+    /// Tells this file system's handles from those of others that this mount has had; grows by one with each.
+    public var era = 1
+    /// What the guardian knows, for `status`.
+    public var guardianReport: (@Sendable () -> GuardianReport)?
+    /// What outlives this server; nil if nothing does.
+    public var ledger: Ledger?
     /// The guardian's process, if there is one.
     public var guardianProcess: Int32?
+
+    public struct GuardianReport: Sendable {
+        /// Servers that took the place of one that had died.
+        public var restarts: Int
+        /// How the last one has ended; empty if none has.
+        public var lastEnd: String
+        /// Whether the kernel sends again what a dead server had not answered; nil until that was tried.
+        public var kernelResends: Bool?
+        /// Upgrades tried, and why the last one has failed.
+        public var upgrades: Int
+        public var upgradeFailure: String?
+
+        public init(
+            restarts: Int, lastEnd: String, kernelResends: Bool?, upgrades: Int, upgradeFailure: String?
+        ) {
+            self.restarts = restarts
+            self.lastEnd = lastEnd
+            self.kernelResends = kernelResends
+            self.upgrades = upgrades
+            self.upgradeFailure = upgradeFailure
+        }
+    }
 
     public init(ownerUID: UInt32, ownerGID: UInt32) {
         self.ownerUID = ownerUID

@@ -16,11 +16,17 @@ extension SecretFS {
     func dropUnreadablePages() {
         guard !tree.keyring.isEverythingReadable else { return }
         dropPages(
-            of: nodes.withPages().filter { id in
+            of: filesWithPages().filter { id in
                 do throws(TreeError) {
                     try tree.checkReadable(id)
                     return false
                 } catch { return true }
             })
+    }
+
+    /// Files of which the kernel may have pages: after an earlier server, any.
+    private func filesWithPages() -> [NodeID] {
+        guard tree.inheritsHolds else { return nodes.withPages() }
+        return (try? tree.files()) ?? nodes.withPages()
     }
 }

@@ -74,16 +74,28 @@ extension SecretFS {
         return reply
     }
 
-    func readControlFile(_ number: UInt64, at offset: Int, into buffer: UnsafeMutableRawBufferPointer)
+    /// The open file behind a handle. One that an earlier server opened is opened again.
+    private func openControlFile(_ number: UInt64, of node: UInt64) throws(Errno) -> OpenControlFile {
+        if let open = controlFiles[number] { return open }
+        guard options.ledger != nil, let control = ControlNode(node) else { throw Errno(EBADF) }
+        let (file, version) = try controlRow(control)
+        let open = OpenControlFile(file, version)
+        controlFiles.insert(open, at: number)
+        return open
+    }
+
+    func readControlFile(_ number: UInt64, of node: UInt64, at offset: Int, into buffer: UnsafeMutableRawBufferPointer)
         throws(Errno) -> Int
     {
-        guard let open = controlFiles[number] else { throw Errno(EBADF) }
+        let open = try openControlFile(number, of: node)
         return try open.text(of: self).read(at: offset, into: buffer)
     }
 
     /// One write is one command. It has taken effect when this returns.
-    func writeControlFile(_ number: UInt64, at offset: Int64, _ bytes: UnsafeRawBufferPointer) throws(Errno) {
-        guard let open = controlFiles[number] else { throw Errno(EBADF) }
+    func writeControlFile(
+        _ number: UInt64, of node: UInt64, at offset: Int64, _ bytes: UnsafeRawBufferPointer
+    ) throws(Errno) {
+        let open = try openControlFile(number, of: node)
         guard let write = open.file.write else { throw .accessDenied }
         guard bytes.count <= ControlCommand.limit else { throw .tooBig }
         guard offset == 0 else { throw .invalid }

@@ -20,6 +20,17 @@ struct ControlFile: Sendable {
 
     static let table: [ControlFile] = [
         .text(.top, "status") { fileSystem, _ in fileSystem.statusDocument.line },
+        // What locks and unlocks stands before this file system: see `FrontDoor`.
+        .text(.top, "lock") { _, _ in
+            "unlocked\n"
+        } write: { _, _, _ throws(Errno) in
+            throw .notSupported
+        },
+        .text(.top, "unlock") { _, _ in
+            "unlocked\n"
+        } write: { _, _, _ throws(Errno) in
+            throw .notSupported
+        },
         .job("rewrap", .rewrap),
         .job("reencrypt", .reencrypt),
         ControlFile(
@@ -90,6 +101,21 @@ struct ControlFile: Sendable {
             place: .version, name: "paths",
             read: { fileSystem, version throws(Errno) in try fileSystem.paths(under: version) }, write: nil),
     ]
+
+    /// The number of each row in its node's number: 16 bits of FNV-1a over place and name, from 16 on.
+    static let numbers: [UInt16] = table.map { file in
+        var hash: UInt32 = 2_166_136_261
+        for byte in "\(file.place)/\(file.name)".utf8 { hash = (hash ^ UInt32(byte)) &* 16_777_619 }
+        return UInt16(16 + hash % 65000)
+    }
+
+    private static let rows: [UInt16: Int] = {
+        let rows = Dictionary(zip(numbers, table.indices)) { first, _ in first }
+        precondition(rows.count == table.count, "two control files have the same number: one needs another name")
+        return rows
+    }()
+
+    static func row(ofNumber number: UInt16) -> Int? { rows[number] }
 
     /// A file that reads as text.
     private static func text(

@@ -5,7 +5,9 @@ import SecretTree
 
 /// A node of the control directory: its number tells all about it.
 ///
-///     bit 62 | KEK version 32 bits from 16 | row or directory 16 bits
+///     bit 62 | KEK version 32 bits from 16 | file or directory 16 bits
+///
+/// A file's number follows from its name, so that the kernel knows it by the same number from every version's server.
 struct ControlNode: Hashable {
     enum Kind: Hashable {
         /// `.letterlock`
@@ -20,7 +22,6 @@ struct ControlNode: Hashable {
 
     static let rootName = ".letterlock"
     private static let mark: UInt64 = 1 << 62
-    private static let firstRow: UInt64 = 16
 
     var kind: Kind
 
@@ -51,7 +52,7 @@ struct ControlNode: Hashable {
         case 1: kind = .keys
         case 2: kind = .version(KEKVersion(rawValue: version))
         default:
-            let row = number >= Self.firstRow ? Int(number - Self.firstRow) : Int.max
+            let row = ControlFile.row(ofNumber: UInt16(number)) ?? Int.max
             kind = .file(row, version == 0 ? nil : KEKVersion(rawValue: version))
         }
     }
@@ -62,7 +63,8 @@ struct ControlNode: Hashable {
         case .keys: Self.mark | 1
         case .version(let version): Self.mark | UInt64(version.rawValue) << 16 | 2
         case .file(let row, let version):
-            Self.mark | UInt64(version?.rawValue ?? 0) << 16 | Self.firstRow + UInt64(row)
+            Self.mark | UInt64(version?.rawValue ?? 0) << 16
+                | UInt64(ControlFile.table.indices.contains(row) ? ControlFile.numbers[row] : .max)
         }
     }
 

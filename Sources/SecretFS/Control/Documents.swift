@@ -33,9 +33,21 @@ extension SecretFS {
                     ("version", .text(options.programVersion)),
                 ])
             ),
-            ("guardian", .object([("pid", options.guardianProcess.map { .number(Int($0)) } ?? .null)])),
+            ("guardian", guardianDocument),
             ("problems", .array(tree.problems.map { .text($0.description) })),
         ])
+    }
+
+    private var guardianDocument: JSON {
+        var members: [(String, JSON)] = [("pid", options.guardianProcess.map { .number(Int($0)) } ?? .null)]
+        if let report = options.guardianReport?() {
+            members.append(("restarts", .number(report.restarts)))
+            members.append(("last_end", report.lastEnd.isEmpty ? .null : .text(report.lastEnd)))
+            members.append(("kernel_resends", report.kernelResends.map { $0 ? .number(1) : .number(0) } ?? .null))
+            members.append(("upgrades", .number(report.upgrades)))
+            members.append(("upgrade_failure", .optional(report.upgradeFailure)))
+        }
+        return .object(members)
     }
 
     var keyListDocument: JSON {

@@ -4,8 +4,8 @@ import Synchronization
 
 /// What a file handle stands for. Cached reading handles carry no state that would die with a server.
 enum Handle {
-    /// Opened for reading with the page cache; the content's generation then.
-    case reader(generation: UInt32)
+    /// Opened for reading with the page cache; the content's generation then, and which server's that is.
+    case reader(generation: UInt32, era: UInt16)
     /// Opened for reading past the page cache, in the table of readers.
     case directReader(UInt64)
     /// A writable descriptor, in the table of writers.
@@ -14,6 +14,8 @@ enum Handle {
     case control(UInt64)
 
     private static let shift: UInt64 = 60
+    /// Of the server's number in handles; below it are 40 bits for those of one server.
+    static let eraShift: UInt64 = 40
 
     init(_ rawValue: UInt64) {
         let rest = rawValue & (1 << Self.shift - 1)
@@ -21,13 +23,16 @@ enum Handle {
         case 1: self = .writer(rest)
         case 2: self = .control(rest)
         case 3: self = .directReader(rest)
-        default: self = .reader(generation: UInt32(truncatingIfNeeded: rest))
+        default:
+            self = .reader(
+                generation: UInt32(truncatingIfNeeded: rest & 0xff_ffff), era: UInt16(rest >> 24 & 0xfff))
         }
     }
 
     var rawValue: UInt64 {
         switch self {
-        case .reader(let generation): UInt64(generation)
+        // generation 24 bits | era 12 bits
+        case .reader(let generation, let era): UInt64(era & 0xfff) << 24 | UInt64(generation & 0xff_ffff)
         case .directReader(let number): 3 << Self.shift | number
         case .writer(let number): 1 << Self.shift | number
         case .control(let number): 2 << Self.shift | number
@@ -47,9 +52,14 @@ final class Writer: Sendable {
     let isActive = Atomic(false)
     /// Nothing was done with it yet; it is among the node's `freshWriters`.
     let isFresh: Atomic<Bool>
+    /// Its row in the ledger.
+    let cell: LedgerCell?
     private let gathering = Mutex<ReplaceSession?>(nil)
 
-    init(_ node: NodeID, opener: Int32, isFresh: Bool, isCached: Bool, generation: UInt32) {
+    init(
+        _ node: NodeID, opener: Int32, isFresh: Bool, isCached: Bool, generation: UInt32, cell: LedgerCell? = nil
+    ) {
+        self.cell = cell
         self.node = node
         self.opener = opener
         self.isFresh = Atomic(isFresh)
@@ -73,12 +83,22 @@ final class HandleTable<Value: AnyObject & Sendable>: Sendable {
 
     private let contents = Mutex(Contents())
 
+    /// - Parameter era: The server's number, so that no handle has the number of an earlier server's.
+    init(era: UInt16 = 0) { contents.withLock { $0.next = UInt64(era) << Handle.eraShift + 1 } }
+
+    /// An earlier server's handle.
+    func insert(_ value: Value, at number: UInt64) { contents.withLock { $0.values[number] = value } }
+
     func add(_ value: Value) -> UInt64 {
         contents.withLock { contents in
             defer { contents.next += 1 }
             contents.values[contents.next] = value
             return contents.next
         }
+    }
+
+    func contains(_ isWanted: (Value) -> Bool) -> Bool {
+        contents.withLock { $0.values.values.contains(where: isWanted) }
     }
 
     subscript(number: UInt64) -> Value? { contents.withLock { $0.values[number] } }

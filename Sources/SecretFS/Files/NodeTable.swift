@@ -30,6 +30,10 @@ struct NodeState {
     var contentGeneration: UInt32 = 0
     /// The generation that the kernel's pages are of at the oldest.
     var cleanGeneration: UInt32 = 0
+    /// An earlier server may have opened it: the kernel may have descriptors and pages that are not counted here.
+    var isInherited = false
+    /// The kernel has forgotten it, though handles of it are still to be closed.
+    var isForgotten = false
 }
 
 /// The nodes that the kernel knows, in shards so that workers do not wait for each other.
@@ -59,7 +63,23 @@ final class NodeTable: Sendable {
     private let shards: [Shard] = (0..<shardCount).map { _ in Shard() }
     private let tree: SecretTree
 
-    init(_ tree: SecretTree) { self.tree = tree }
+    private let inherits: Bool
+    /// What is known of a node at its first opening.
+    private let initialState: NodeState
+
+    init(_ tree: SecretTree) {
+        self.tree = tree
+        inherits = tree.inheritsHolds
+        var state = NodeState()
+        if inherits {
+            state.isInherited = true
+            state.mayHavePages = true
+            // Pages that the kernel has may be older than the last change.
+            state.contentGeneration = 1
+            state.lastReplaced = SecretFS.monotonicTime
+        }
+        initialState = state
+    }
 
     private func shard(of id: NodeID) -> Shard { shards[Int(id.rawValue % UInt64(Self.shardCount))] }
 
@@ -83,15 +103,20 @@ final class NodeTable: Sendable {
     func change<R>(_ id: NodeID, _ body: (inout NodeState) -> R) -> R {
         shard(of: id).contents.withLock { contents in
             if !contents.knows(id) { tree.hold(id) }
-            return body(&contents.states[id, default: NodeState()])
+            return body(&contents.states[id, default: initialState])
         }
     }
 
     /// The kernel forgets so many lookups. It may do so of nodes that an earlier server told it of.
     func forget(_ id: NodeID, count: UInt64) {
         let isLast = shard(of: id).contents.withLock { contents in
-            guard let known = contents.lookups[id] else { return false }
+            guard let known = contents.lookups[id] else {
+                guard inherits else { return false }
+                contents.states[id]?.isForgotten = true
+                return contents.drop(id)
+            }
             contents.lookups[id] = known > count ? known - count : nil
+            if inherits, contents.lookups[id] == nil { contents.states[id]?.isForgotten = true }
             return contents.drop(id)
         }
         if isLast { tree.release(id, now: .now()) }
@@ -102,6 +127,8 @@ final class NodeTable: Sendable {
             guard let index = contents.states.index(forKey: id) else { return false }
             contents.states.values[index].openHandles -= min(1, contents.states.values[index].openHandles)
             body(&contents.states.values[index])
+            // What an earlier server told the kernel of is not known here: the kernel says when it is done with it.
+            if inherits, !contents.states.values[index].isForgotten { return false }
             return contents.drop(id)
         }
         if isLast { tree.release(id, now: .now()) }

@@ -73,11 +73,14 @@ extension SecretFS {
             let isCached = mayCache && (!appends || state.isCalm(at: now))
             let (generation, _) = state.openHandle(isCached: isCached)
             let writer = Writer(
-                id, opener: caller.pid, isFresh: isFresh, isCached: isCached, generation: generation)
+                id, opener: caller.pid, isFresh: isFresh, isCached: isCached, generation: generation,
+                cell: options.ledger?.take())
             if isFresh { state.freshWriters.append(writer) }
             return writer
         }
-        var reply = OpenReply(handle: Handle.writer(writers.add(writer)).rawValue)
+        let number = writers.add(writer)
+        writer.cell?.begin(writer, number, caller)
+        var reply = OpenReply(handle: Handle.writer(number).rawValue)
         reply.directIO = !writer.isCached
         reply.keepCache = !writer.isCached
         return (reply, writer)
@@ -90,6 +93,7 @@ extension SecretFS {
     ///
     /// - Returns: false if it is another kind of truncation, or somebody else writes too.
     func beginReplacing(_ id: NodeID, clearsSetID: Bool, _ caller: Caller) -> Bool {
+        if caller.isResend, hasBegunReplacing(id, caller) { return true }
         let session = ReplaceSession(of: id, in: tree, clearsSetID: clearsSetID)
         openSessions.add(1, ordering: .sequentiallyConsistent)
         let writer = nodes.update(id) { state -> Writer? in
@@ -103,14 +107,22 @@ extension SecretFS {
             openSessions.subtract(1, ordering: .sequentiallyConsistent)
             return false
         }
+        session.remember(in: writer.cell)
         writer.session = session
         endFreshness(of: writer)
         waitForReaders(of: id)
         return true
     }
 
+    /// The truncation comes again: an earlier server has begun with it.
+    private func hasBegunReplacing(_ id: NodeID, _ caller: Caller) -> Bool {
+        guard let session = session(of: id), session.byteCount == 0 else { return false }
+        return writers.contains { $0.session === session && $0.opener == caller.pid }
+    }
+
     private func endFreshness(of writer: Writer) {
         guard writer.isFresh.exchange(false, ordering: .acquiringAndReleasing) else { return }
+        writer.cell?.marks.remove(.fresh)
         _ = nodes.update(writer.node) { $0.freshWriters.removeAll { $0 === writer } }
     }
 
@@ -127,6 +139,7 @@ extension SecretFS {
         if let handle, case .writer(let number) = Handle(handle), let writer = writers[number] {
             endFreshness(of: writer)
             if !writer.isActive.exchange(true, ordering: .acquiringAndReleasing) {
+                writer.cell?.marks.insert(.active)
                 nodes.change(id) { $0.activeWriters += 1 }
             }
         }
@@ -138,8 +151,8 @@ extension SecretFS {
         guard usesPageCache, let handle, case .writer(let number) = Handle(handle), writers[number]?.isCached == false
         else { return }
         let isBeingRead = nodes.update(id) { state in
-            if state.cachedHandles > 0 { state.contentGeneration &+= 1 }
-            return state.cachedHandles > 0
+            if state.mayBeRead { state.contentGeneration &+= 1 }
+            return state.mayBeRead
         }
         if isBeingRead == true { dropPages(of: [id]) }
     }
@@ -153,6 +166,7 @@ extension SecretFS {
 
     private func endWriting(_ writer: Writer) {
         guard writer.isActive.exchange(false, ordering: .acquiringAndReleasing) else { return }
+        writer.cell?.marks.remove(.active)
         _ = nodes.update(writer.node) { $0.activeWriters -= min(1, $0.activeWriters) }
     }
 
@@ -161,7 +175,9 @@ extension SecretFS {
         case .control(let number): _ = controlFiles.remove(number)
         case .writer(let number): close(number, NodeID(rawValue: node))
         case .directReader(let number): close(reader: number, NodeID(rawValue: node))
-        case .reader(let generation):
+        case .reader(let generation, let era):
+            // Nothing is kept of those that an earlier server opened.
+            guard era == self.era & 0xfff else { return }
             nodes.closeHandle(NodeID(rawValue: node)) { $0.closeHandle(isCached: true, generation) }
         }
     }
@@ -171,6 +187,7 @@ extension SecretFS {
         if let session = writer.session, session.isOpen { finish(session) }
         endFreshness(of: writer)
         endWriting(writer)
+        if let cell = writer.cell { options.ledger?.giveBack(cell) }
         nodes.closeHandle(id) { $0.closeHandle(isCached: writer.isCached, writer.generation) }
     }
 
@@ -193,6 +210,9 @@ extension Operations {
 }
 
 extension NodeState {
+    /// Somebody may be reading it with the page cache.
+    var mayBeRead: Bool { cachedHandles > 0 || isInherited }
+
     /// One handle more.
     ///
     /// - Returns: the content's generation, and whether the kernel may keep the pages it has.
@@ -208,7 +228,7 @@ extension NodeState {
     mutating func closeHandle(isCached: Bool, _ generation: UInt32) {
         guard isCached else { return }
         cachedHandles -= min(1, cachedHandles)
-        // The kernel has had the answer to this handle's opening, and dropped older pages with it.
-        if generation == contentGeneration { cleanGeneration = generation }
+        // The kernel has had the answer to this handle's opening, and dropped older pages with it. A handle has 24 bits.
+        if (generation ^ contentGeneration) & 0xff_ffff == 0 { cleanGeneration = contentGeneration }
     }
 }

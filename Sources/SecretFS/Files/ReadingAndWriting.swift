@@ -11,7 +11,7 @@ extension SecretFS {
     ) throws(Errno) -> Int {
         guard offset >= 0 else { throw .invalid }
         if case .control(let number) = Handle(handle) {
-            return try readControlFile(number, at: Int(offset), into: buffer)
+            return try readControlFile(number, of: node, at: Int(offset), into: buffer)
         }
         if case .directReader(let number) = Handle(handle) {
             return try read(number, at: UInt64(offset), into: buffer)
@@ -30,7 +30,7 @@ extension SecretFS {
             // `>>` is as good as `>`: where an append goes is not the writer's to say.
             guard let control = ControlNode(node) else { throw .invalid }
             return try guarded(AccessRequest(.control, .control, .control(control)), caller) { () throws(Errno) in
-                try writeControlFile(number, at: appends ? 0 : offset, buffer)
+                try writeControlFile(number, of: node, at: appends ? 0 : offset, buffer)
                 return buffer.count
             }
         }

@@ -35,6 +35,43 @@ final class ReplaceSession: Sendable {
         var wasKilled = false
         /// The thread that wrote last.
         var writer: Int32 = 0
+        /// The row of the writer's handle in the ledger, where all of this is written down.
+        var cell: LedgerCell?
+
+        init(clearsSetID: Bool) { self.clearsSetID = clearsSetID }
+
+        /// As an earlier server left it.
+        init(_ cell: LedgerCell, byteCount: UInt64) {
+            stage = cell.stage == .gathering ? .gathering(cell.shadow, byteCount: byteCount) : .untouched
+            modificationTime = cell.marks.contains(.hasTime) ? cell.modificationTime : nil
+            clearsSetID = cell.marks.contains(.clearsSetID)
+            isUnsettled = cell.marks.contains(.unsettled)
+            wasKilled = cell.marks.contains(.wasKilled)
+            writer = cell.writer
+            self.cell = cell
+        }
+
+        func remember() {
+            guard let cell else { return }
+            var marks = cell.marks.intersection([.fresh, .active, .cached, .keepsOld])
+            if clearsSetID { marks.insert(.clearsSetID) }
+            if isUnsettled { marks.insert(.unsettled) }
+            if wasKilled { marks.insert(.wasKilled) }
+            if let modificationTime {
+                cell.modificationTime = modificationTime
+                marks.insert(.hasTime)
+            }
+            cell.writer = writer
+            cell.marks = marks
+            switch stage {
+            case .untouched: cell.stage = .untouched
+            case .gathering(let shadow, _):
+                cell.shadow = shadow
+                cell.stage = .gathering
+            // Its end is written down when all that belongs to it is done.
+            case .ended: break
+            }
+        }
     }
 
     let node: NodeID
@@ -48,6 +85,24 @@ final class ReplaceSession: Sendable {
         self.tree = tree
         state = Mutex(State(clearsSetID: clearsSetID))
     }
+
+    /// A session that an earlier server left.
+    init(of node: NodeID, in tree: SecretTree, takingUp cell: LedgerCell, byteCount: UInt64) {
+        self.node = node
+        self.tree = tree
+        state = Mutex(State(cell, byteCount: byteCount))
+    }
+
+    /// From now on it is written down in its writer's row.
+    func remember(in cell: LedgerCell?) {
+        state.withLock { state in
+            state.cell = cell
+            state.remember()
+        }
+    }
+
+    /// The row, for who commits.
+    var cell: LedgerCell? { state.withLock { $0.cell } }
 
     var isOpen: Bool { !hasEnded.load(ordering: .acquiring) }
 
@@ -77,6 +132,7 @@ final class ReplaceSession: Sendable {
             case .untouched:
                 shadow = try answering { () throws(TreeError) in try tree.beginReplacement(of: node, now: by.now) }
                 state.stage = .gathering(shadow, byteCount: 0)
+                state.remember()
             case .gathering(let node, _): shadow = node
             case .ended: return nil
             }
@@ -87,6 +143,7 @@ final class ReplaceSession: Sendable {
             state.wasKilled = false
             state.writer = by.thread
             if by.clearsSetID { state.clearsSetID = true }
+            state.remember()
             return byteCount
         }
     }
@@ -106,7 +163,10 @@ final class ReplaceSession: Sendable {
 
     /// A modification time set while the value is gathered is the one that the file has afterwards (`cp -p`).
     func keep(modificationTime: Timestamp) {
-        state.withLock { $0.modificationTime = modificationTime }
+        state.withLock { state in
+            state.modificationTime = modificationTime
+            state.remember()
+        }
     }
 
     /// What a close asks for: see `flush` and `release`.
@@ -135,6 +195,7 @@ final class ReplaceSession: Sendable {
                 state.wasKilled = byKilled()
                 guard case .gathering = state.stage, !state.wasKilled else {
                     state.isUnsettled = true
+                    state.remember()
                     return .nothing
                 }
             } else if state.wasKilled {
@@ -142,6 +203,9 @@ final class ReplaceSession: Sendable {
                 return .abandoned
             }
             let keepsOld = keepsOld()
+            if let cell = state.cell {
+                if keepsOld { cell.marks.insert(.keepsOld) } else { cell.marks.remove(.keepsOld) }
+            }
             let old = try store(state, keepsOld: keepsOld, now: now)
             end(&state)
             return .replaced(old: old)
@@ -162,7 +226,9 @@ final class ReplaceSession: Sendable {
             let shadow: NodeID
             switch state.stage {
             case .gathering(let node, _): shadow = node
-            case .untouched where keepsOld: shadow = try tree.beginReplacement(of: node, now: now)
+            case .untouched where keepsOld:
+                shadow = try tree.beginReplacement(of: node, now: now)
+                state.cell?.shadow = shadow
             case .untouched, .ended:
                 try empty(clearsSetID: state.clearsSetID, now: now)
                 return nil

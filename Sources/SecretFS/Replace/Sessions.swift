@@ -13,9 +13,13 @@ extension SecretFS {
     {
         let outcome: ReplaceSession.Outcome
         do throws(Errno) {
-            outcome = try session.commit(
-                occasion, byKilled: { caller.map { Self.isKilled($0.pid) } ?? false },
-                keepsOld: { beginReplacement(of: session.node) }, now: .now())
+            // Taken before: the session's lock is held while it asks.
+            let cell = session.cell
+            outcome = try committing(session) { () throws(Errno) in
+                try session.commit(
+                    occasion, byKilled: { caller.map { Self.isKilled($0.pid) } ?? false },
+                    keepsOld: { beginReplacement(of: session.node, cell: cell) }, now: .now())
+            }
         } catch {
             endReplacement(of: session.node, hasReplaced: false)
             throw error
@@ -38,10 +42,21 @@ extension SecretFS {
         }
     }
 
+    private func committing(
+        _ session: ReplaceSession, _ body: () throws(Errno) -> ReplaceSession.Outcome
+    ) throws(Errno) -> ReplaceSession.Outcome {
+        guard let ledger = options.ledger else { return try body() }
+        return try ledger.committing(session.cell, body)
+    }
+
     private func ended(_ session: ReplaceSession) {
+        if let cell = session.cell {
+            cell.stage = .none
+            cell.commitEpoch = 0
+        }
         let isBeingRead = nodes.update(session.node) { state in
             if state.session === session { state.session = nil }
-            return state.cachedHandles > 0
+            return state.mayBeRead
         }
         openSessions.subtract(1, ordering: .sequentiallyConsistent)
         if isBeingRead == true { dropPages(of: [session.node]) }

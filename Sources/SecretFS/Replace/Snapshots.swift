@@ -11,8 +11,11 @@ final class Reader: Sendable {
     let opener: Int32
     /// Which of the file's values it reads. Changed under the node's lock.
     let generation: Atomic<UInt32>
+    /// Its row in the ledger.
+    let cell: LedgerCell?
 
-    init(_ node: NodeID, opener: Int32, generation: UInt32) {
+    init(_ node: NodeID, opener: Int32, generation: UInt32, cell: LedgerCell? = nil) {
+        self.cell = cell
         self.node = node
         self.opener = opener
         self.generation = Atomic(generation)
@@ -60,13 +63,16 @@ extension SecretFS {
             if usesPageCache, state.isCalm(at: now) {
                 state.lastCachedOpening = now
                 let (generation, keepsCache) = state.openHandle(isCached: true)
-                reply.handle = Handle.reader(generation: generation).rawValue
+                reply.handle = Handle.reader(generation: generation, era: era).rawValue
                 reply.keepCache = keepsCache
             } else {
                 _ = state.openHandle(isCached: false)
-                let reader = Reader(id, opener: caller.pid, generation: state.valueGeneration)
+                let reader = Reader(
+                    id, opener: caller.pid, generation: state.valueGeneration, cell: options.ledger?.take())
                 state.readers.append(reader)
-                reply.handle = Handle.directReader(readers.add(reader)).rawValue
+                let number = readers.add(reader)
+                reader.cell?.begin(reader, number, caller)
+                reply.handle = Handle.directReader(number).rawValue
                 reply.directIO = true
             }
             return reply
@@ -110,6 +116,7 @@ extension SecretFS {
         let unused = nodes.update(reader.node) { state -> [NodeID] in
             guard reader.generation.load(ordering: .relaxed) != state.valueGeneration else { return [] }
             reader.generation.store(state.valueGeneration, ordering: .relaxed)
+            reader.cell?.generation = state.valueGeneration
             return state.takeUnusedSnapshots()
         }
         release(unused ?? [])
@@ -117,6 +124,7 @@ extension SecretFS {
 
     func close(reader number: UInt64, _ id: NodeID) {
         guard let reader = readers.remove(number) else { return }
+        if let cell = reader.cell { options.ledger?.giveBack(cell) }
         var unused: [NodeID] = []
         nodes.closeHandle(id) { state in
             state.readers.removeAll { $0 === reader }
@@ -126,7 +134,10 @@ extension SecretFS {
     }
 
     private func release(_ snapshots: [NodeID]) {
-        for node in snapshots { tree.release(node, now: .now()) }
+        for node in snapshots {
+            tree.release(node, now: .now())
+            if let cell = snapshotCells.withLock({ $0.removeValue(forKey: node) }) { options.ledger?.giveBack(cell) }
+        }
     }
 
     /// The size of the value that a reader reads, if it is not the file's any more. stat(2) on a descriptor comes
@@ -159,9 +170,10 @@ extension SecretFS {
     /// From now on and until `endReplacement` nobody begins to read.
     ///
     /// - Returns: true if somebody is reading the value that there is.
-    func beginReplacement(of id: NodeID) -> Bool {
+    func beginReplacement(of id: NodeID, cell: LedgerCell? = nil) -> Bool {
         nodes.update(id) { state in
             state.isReplacing = true
+            cell?.generation = state.valueGeneration
             return state.readers.contains { $0.generation.load(ordering: .relaxed) == state.valueGeneration }
         } ?? false
     }
@@ -172,13 +184,27 @@ extension SecretFS {
         let unused = nodes.update(id) { state -> [NodeID] in
             state.isReplacing = false
             guard hasReplaced else { return [] }
-            if let old { state.snapshots[state.valueGeneration] = old }
+            if let old {
+                state.snapshots[state.valueGeneration] = old
+                rememberSnapshot(old, of: id, generation: state.valueGeneration)
+            }
             state.valueGeneration &+= 1
             state.contentGeneration &+= 1
             state.lastReplaced = now
             return state.takeUnusedSnapshots()
         }
         release(unused ?? (old.map { [$0] } ?? []))
+    }
+}
+
+extension SecretFS {
+    func rememberSnapshot(_ old: NodeID, of id: NodeID, generation: UInt32) {
+        guard let cell = options.ledger?.take() else { return }
+        cell.node = id
+        cell.shadow = old
+        cell.generation = generation
+        cell.kind = .snapshot
+        snapshotCells.withLock { $0[old] = cell }
     }
 }
 

@@ -1,0 +1,183 @@
+public import Fuse
+internal import Glibc
+import Keyring
+import SecretTree
+import Synchronization
+
+/// What the kernel talks to for as long as a server runs: it lets requests through to the keyring's file system while
+/// that is unlocked, and answers itself those that an earlier server has done already.
+///
+/// Locking takes the file system away, with its keys; unlocking makes a new one, which takes up what applications hold
+/// open just as the successor of a dead server does.
+public final class FrontDoor: FileSystem, @unchecked Sendable {
+    /// Who knows how to open and close the keyring.
+    public struct Keeper: Sendable {
+        /// Opens it; of `secret` what a person typed.
+        public var open: @Sendable (_ secret: UnsafeRawBufferPointer) throws(Errno) -> SecretFS
+        /// Closes it, leaving what is being gathered to the next one, and takes its keys away.
+        public var close: @Sendable (SecretFS) -> Void
+        /// The control file `status` while it is locked.
+        public var status: @Sendable () -> String
+
+        public init(
+            open: @escaping @Sendable (UnsafeRawBufferPointer) throws(Errno) -> SecretFS,
+            close: @escaping @Sendable (SecretFS) -> Void, status: @escaping @Sendable () -> String
+        ) {
+            self.open = open
+            self.close = close
+            self.status = status
+        }
+    }
+
+    // Unchecked: guarded by `lock`.
+    private var inner: SecretFS?
+    private let lock = ReadWriteLock()
+    /// One locking or unlocking at a time.
+    private let changing = Mutex<Void>(())
+    private let ledger: Ledger?
+    private let keeper: Keeper
+    let ownerUID: UInt32
+    let ownerGID: UInt32
+    /// Has the kernel drop a node's pages.
+    private let invalidate = Mutex<(@Sendable (UInt64) -> Void)?>(nil)
+    /// When something was last asked for, in seconds of CLOCK_BOOTTIME; requests of the control directory do not count.
+    private let lastUse = Atomic<Int64>(SecretFS.bootSeconds)
+    /// The root directory's attributes as they were when it was locked.
+    private var root = stat()
+
+    /// - Parameter fileSystem: nil for a keyring that is locked.
+    public init(_ fileSystem: SecretFS?, options: SecretFSOptions, keeper: Keeper) {
+        inner = fileSystem
+        ledger = options.ledger
+        ownerUID = options.ownerUID
+        ownerGID = options.ownerGID
+        self.keeper = keeper
+        root.st_ino = UInt(NodeID.root.rawValue)
+        root.st_mode = S_IFDIR | 0o700
+        root.st_nlink = 2
+        root.st_uid = ownerUID
+        root.st_gid = ownerGID
+    }
+
+    /// Has the kernel told of what it must drop.
+    ///
+    /// - Parameter invalidate: Drops a node's pages; called by a thread that may wait for it.
+    public func connect(_ invalidate: @escaping @Sendable (UInt64) -> Void) {
+        self.invalidate.withLock { $0 = invalidate }
+        lock.reading { inner?.connect(invalidate) }
+    }
+
+    public var isLocked: Bool { lock.reading { inner == nil } }
+
+    /// Seconds since something was last asked for.
+    public var idleSeconds: Int64 { SecretFS.bootSeconds - lastUse.load(ordering: .relaxed) }
+
+    /// The file system, for who ends it when no request is served any more; nil if it is locked.
+    public var fileSystem: SecretFS? { lock.reading { inner } }
+
+    // MARK: Locking
+
+    /// Takes the keys away. On return no secret can be read, not through open descriptors either.
+    public func lockKeyring() {
+        changing.withLock { _ in
+            let taken = lock.writing { () -> SecretFS? in
+                guard let fileSystem = inner else { return nil }
+                if let attributes = try? fileSystem.tree.attributes(of: .root) {
+                    root = stat(attributes, fileSystem.options)
+                }
+                inner = nil
+                return fileSystem
+            }
+            guard let fileSystem = taken else { return }
+            // Not under the lock: the kernel may hold pages for which somebody waits to be refused.
+            fileSystem.dropPages(of: (try? fileSystem.tree.files()) ?? [])
+            keeper.close(fileSystem)
+        }
+    }
+
+    /// - Throws: EKEYREJECTED and the like; it stays locked then.
+    public func unlockKeyring(_ secret: UnsafeRawBufferPointer) throws(Errno) {
+        try changing.withLock { _ throws(Errno) in
+            guard isLocked else { return }
+            let fileSystem = try keeper.open(secret)
+            lock.writing { inner = fileSystem }
+            lastUse.store(SecretFS.bootSeconds, ordering: .relaxed)
+            if let invalidate = invalidate.withLock({ $0 }) { fileSystem.connect(invalidate) }
+        }
+    }
+
+    var lockedStatus: String { keeper.status() }
+
+    // MARK: Letting through
+
+    func pass<R>(_ node: UInt64, _ body: (SecretFS) throws(Errno) -> R) throws(Errno) -> R {
+        try lock.reading { () throws(Errno) -> R in
+            guard let inner else { throw Errno(ENOKEY) }
+            if ControlNode(node) == nil { lastUse.store(SecretFS.bootSeconds, ordering: .relaxed) }
+            return try body(inner)
+        }
+    }
+
+    /// Lets a request through, or calls `other` while the keyring is locked.
+    func pass<R>(
+        _ node: UInt64, whileLocked other: () throws(Errno) -> R, _ body: (SecretFS) throws(Errno) -> R
+    ) throws(Errno) -> R {
+        let result = try lock.reading { () throws(Errno) -> R? in
+            guard let inner else { return nil }
+            if ControlNode(node) == nil { lastUse.store(SecretFS.bootSeconds, ordering: .relaxed) }
+            return try body(inner)
+        }
+        if let result { return result }
+        return try other()
+    }
+
+    /// As the root directory looks while it is locked.
+    var lockedRoot: stat { lock.reading { root } }
+
+    /// True if an earlier server has done what is asked for: it died before its answer came through.
+    func isDone(_ caller: Caller) -> Bool { caller.isResend && ledger?.hasDone(caller.unique) == true }
+
+    /// Handles are closed though the keyring is locked. What was being gathered is given up.
+    func forgetHandle(_ handle: UInt64) {
+        guard let ledger, lock.reading({ inner == nil }) else { return }
+        let (kind, number): (LedgerCell.Kind, UInt64)
+        switch Handle(handle) {
+        case .writer(let found): (kind, number) = (.writer, found)
+        case .directReader(let found): (kind, number) = (.reader, found)
+        case .reader, .control: return
+        }
+        for cell in ledger.cells() where cell.kind == kind && cell.handle == number { ledger.giveBack(cell) }
+    }
+}
+
+/// Many readers or one writer, who is not kept waiting by a stream of readers.
+final class ReadWriteLock: @unchecked Sendable {
+    // The pointer never changes, and pthread locks are made to be shared between threads.
+    private let lock: UnsafeMutablePointer<pthread_rwlock_t>
+
+    init() {
+        lock = .allocate(capacity: 1)
+        var attributes = pthread_rwlockattr_t()
+        pthread_rwlockattr_init(&attributes)
+        pthread_rwlockattr_setkind_np(&attributes, Int32(PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP))
+        pthread_rwlock_init(lock, &attributes)
+        pthread_rwlockattr_destroy(&attributes)
+    }
+
+    deinit {
+        pthread_rwlock_destroy(lock)
+        lock.deallocate()
+    }
+
+    func reading<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R {
+        pthread_rwlock_rdlock(lock)
+        defer { pthread_rwlock_unlock(lock) }
+        return try body()
+    }
+
+    func writing<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R {
+        pthread_rwlock_wrlock(lock)
+        defer { pthread_rwlock_unlock(lock) }
+        return try body()
+    }
+}
