@@ -115,13 +115,15 @@ struct PlaceTests {
         for number in 0..<20 { try put(pattern(3000, seed: 7), work("mnt/late\(number)")) }
         try work.done(["xfs_io", "-x", "-c", "shutdown", work("disk")])
         let status = try text(work("mnt/.letterlock/status"))
-        let server = try #require(
-            status.firstRange(of: "\"server\"").flatMap { found in
-                pid_t(status[found.upperBound...].drop { !$0.isNumber }.prefix { $0.isNumber })
-            })
-        kill(server, SIGKILL)
+        let processes = try ["guardian", "server"].map { name in
+            try #require(
+                status.firstRange(of: "\"\(name)\"").flatMap { found in
+                    pid_t(status[found.upperBound...].drop { !$0.isNumber }.prefix { $0.isNumber })
+                })
+        }
+        for process in processes { kill(process, SIGKILL) }
         umount2(work("mnt"), Int32(MNT_DETACH))
-        #expect(eventually { kill(server, 0) != 0 })
+        #expect(eventually { processes.allSatisfy { kill($0, 0) != 0 } })
         try work.done(["umount", work("disk")])
         try work.shell("mount -o loop disk.image disk")
         expectDoneBy(try mountStore())

@@ -10,6 +10,7 @@ struct Mount: ParsableCommand {
               uid=N, gid=N           show everything as owned by them
               umask=NNN              narrow the modes of what is created
               cache=kernel|none      keep what was read in the page cache (default), or never
+              idle_lock=15m          lock the keyring when nobody has used it for so long
               key-service=SPEC, passphrase-file=FILE
                                      as the options below
               accept-rollback        take an older copy of the store than was seen before
@@ -37,6 +38,12 @@ struct Mount: ParsableCommand {
     @Flag(help: "Take an older copy of the store than was seen before, as after a restore.")
     var acceptRollback = false
 
+    @Flag(
+        help: """
+            Have systemd keep the mount while the service is restarted (FileDescriptorStoreMax=, RestartKillSignal=SIGUSR2).
+            """)
+    var fdStore = false
+
     @Option(help: .hidden)
     var readyFd: Int32?
 
@@ -47,6 +54,7 @@ struct Mount: ParsableCommand {
         request.keys = try keys.source()
         if request.keys.allowsUnlockedMemory { request.options.allowsUnlockedMemory = true }
         request.staysInForeground = foreground
+        request.usesDescriptorStore = fdStore
         request.ready = readyFd.map(ReadyPipe.init(descriptor:))
         try request.run()
     }

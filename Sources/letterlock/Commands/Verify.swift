@@ -20,7 +20,7 @@ struct Verify: ParsableCommand {
             throw Messages.failure(.busy(holder: holder.text), store: path)
         }
         let open = try StoreOpening.open(
-            path, try keys.source(), readOnly: true, purpose: "verify", acceptsRollback: acceptRollback)
+            path, key: .source(try keys.source()), readOnly: true, purpose: "verify", acceptsRollback: acceptRollback)
         open.warnings.forEach(Output.warn)
         let report = try open.tree.verify()
         try? open.tree.close()

@@ -1,40 +1,46 @@
+import CLinux
+import Fuse
 import Glibc
+import SecretFS
+import Synchronization
 
-/// The thread beside a server's workers: tells when the mount answers, brings it to disk now and then, and unmounts
-/// when a signal asks for the end.
+/// The thread beside a server's workers: tells when the mount answers, brings it to disk now and then, locks it when it
+/// is idle, and does what the guardian says.
 final class Caretaker: Sendable {
-    /// How often what has changed is brought to disk and its epoch remembered.
-    private static let rememberingSeconds = 5
-    private static let signals = [SIGTERM, SIGINT, SIGHUP]
+    /// How often what has changed is brought to disk and its epoch remembered (milliseconds).
+    private static let rememberingTime: Int32 = 5000
+    /// How long a request may take that somebody else would have to do again (seconds).
+    private static let leavingLimit: Double = 20
 
-    private let mountpoint: String
-    private let keeper: EpochKeeper
-    private let log: ServerLog
-    private let announce: @Sendable () -> Void
-    /// Ends the server's loop though the mount is still in use.
-    private let abandon: @Sendable () -> Void
+    private let door: FrontDoor
+    private let keyring: ServedKeyring
+    private let server: Server
+    private let channel: Channel
+    /// Seconds without any use after which the keyring is locked; nil for never.
+    private let idleLimit: Int64?
+    private let leaves = Atomic(false)
 
-    init(
-        mountpoint: String, keeper: EpochKeeper, log: ServerLog, announce: @escaping @Sendable () -> Void,
-        abandon: @escaping @Sendable () -> Void
-    ) {
-        self.mountpoint = mountpoint
-        self.keeper = keeper
-        self.log = log
-        self.announce = announce
-        self.abandon = abandon
+    init(door: FrontDoor, keyring: ServedKeyring, server: Server, channel: Channel, idleLimit: Int64?) {
+        self.door = door
+        self.keyring = keyring
+        self.server = server
+        self.channel = channel
+        self.idleLimit = idleLimit
     }
 
-    private static func signalSet() -> sigset_t {
+    /// The server ends for another one's sake.
+    var isLeaving: Bool { leaves.load(ordering: .acquiring) }
+
+    private static func hangup() -> sigset_t {
         var set = sigset_t()
         sigemptyset(&set)
-        for number in signals { sigaddset(&set, number) }
+        sigaddset(&set, SIGHUP)
         return set
     }
 
-    /// Keeps the signals for this thread; to be called before any other thread is started.
+    /// Keeps SIGHUP for this thread; to be called before any other thread is started.
     static func holdSignals() {
-        var set = signalSet()
+        var set = hangup()
         pthread_sigmask(SIG_BLOCK, &set, nil)
     }
 
@@ -55,46 +61,62 @@ final class Caretaker: Sendable {
     }
 
     private func run() {
-        // Answered by the workers: when it returns, the mount answers.
-        var statistics = statvfs()
-        if statvfs(mountpoint, &statistics) == 0 { announce() }
-        var set = Self.signalSet()
-        var hasUnmounted = false
+        // The workers have been started. This process must never wait for its own mount: killed while it waits, it could
+        // not end before its successor answers, which is only started at its end.
+        channel.send(.serving)
+        var set = Self.hangup()
+        let signals = ll_signalfd(&set)
         while true {
-            var wait = timespec(tv_sec: Self.rememberingSeconds, tv_nsec: 0)
-            let number = sigtimedwait(&set, nil, &wait)
-            if number < 0 {
-                keeper.remember()
-            } else if hasUnmounted {
-                log.warn("\(mountpoint) is given up with files open on it")
-                abandon()
-            } else {
-                hasUnmounted = unmount()
-            }
+            var waiting = [
+                pollfd(fd: channel.descriptor, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
+            ]
+            let count = poll(&waiting, 2, waitingTime)
+            if count == 0 { keyring.remember() }
+            if waiting[1].revents != 0 { takeHangup(signals) }
+            if waiting[0].revents != 0, !heed() { return }
+            if let idleLimit, !door.isLocked, door.idleSeconds >= idleLimit { door.lockKeyring() }
         }
     }
 
-    /// True if the mount is gone, at least from sight.
-    private func unmount() -> Bool {
-        ServiceNotification.stopping()
-        do {
-            try Unmounting.remove(mountpoint, detaches: false)
-            return true
-        } catch {
-            guard error.code == .busy else {
-                log.warn(error.message)
-                return false
-            }
-            log.warn(
-                "\(error.message): unmounted for all others, and served until they close it or a second signal comes"
-            )
-        }
-        do {
-            try Unmounting.remove(mountpoint, detaches: true)
-        } catch {
-            log.warn(error.message)
+    private var waitingTime: Int32 {
+        guard let idleLimit, !door.isLocked else { return Self.rememberingTime }
+        return Int32(min(Int64(Self.rememberingTime), max(1, idleLimit - door.idleSeconds) * 1000))
+    }
+
+    private func takeHangup(_ signals: Int32) {
+        while ll_next_signal(signals) >= 0 {}
+    }
+
+    /// False if there is nothing more to hear.
+    private func heed() -> Bool {
+        guard let message = channel.receive() else {
+            guardianIsGone()
             return false
         }
+        switch message.kind {
+        case .leave:
+            leaves.store(true, ordering: .releasing)
+            server.stop(atMost: Self.leavingLimit)
+        case .abandon: server.stop(atMost: Self.leavingLimit)
+        default: break
+        }
         return true
+    }
+
+    /// Nobody would restart this server, or give its mount to another one: it ends the mount while it can.
+    private func guardianIsGone() {
+        guard !keyring.request.usesDescriptorStore else {
+            leaves.store(true, ordering: .releasing)
+            server.stop(atMost: Self.leavingLimit)
+            return
+        }
+        keyring.log.warn("the guardian of \(keyring.request.mountpoint) is gone: unmounting")
+        do {
+            try Unmounting.remove(keyring.request.mountpoint, detaches: true)
+        } catch {
+            keyring.log.warn(error.message)
+            server.stop(atMost: Self.leavingLimit)
+        }
     }
 }

@@ -76,7 +76,7 @@ struct Control {
     }
 
     /// The errno of a control file in words, as section 3 of the interface gives them.
-    private func explain(_ number: Int32, reading: Bool, _ name: String, _ version: UInt32?) -> Failure {
+    func explain(_ number: Int32, reading: Bool, _ name: String, _ version: UInt32?) -> Failure {
         let subject = version.map { "key version \($0)" } ?? name
         return switch number {
         case ENOENT where version != nil:

@@ -10,6 +10,8 @@ struct MountOptions: Equatable {
     /// Narrows what is created, octal.
     var umask: UInt32?
     var cache = Cache.kernel
+    /// Seconds without use after which the keyring is locked.
+    var idleLock: Int64?
     var keyService: String?
     var passphraseFile: String?
     var acceptsRollback = false
@@ -42,6 +44,9 @@ struct MountOptions: Equatable {
         case ("cache", let value?):
             guard let cache = Cache(rawValue: value) else { throw Self.wrong(option) }
             self.cache = cache
+        case ("idle_lock", let value?), ("idle-lock", let value?):
+            guard let seconds = Self.seconds(value) else { throw Self.wrong(option) }
+            idleLock = seconds == 0 ? nil : seconds
         case ("key-service", let value?): keyService = value
         case ("passphrase-file", let value?): passphraseFile = value
         case ("accept-rollback", nil): acceptsRollback = true
@@ -68,7 +73,7 @@ struct MountOptions: Equatable {
 
     private static func wrong(_ option: String) -> Failure {
         let name = option.split(separator: "=", maxSplits: 1).first.map(String.init) ?? option
-        let known = ["uid", "gid", "umask", "cache", "key-service", "passphrase-file"]
+        let known = ["uid", "gid", "umask", "cache", "idle_lock", "key-service", "passphrase-file"]
         guard known.contains(name) else {
             return Failure(
                 "unknown mount option '\(option)'", hint: "see 'letterlock mount --help' for the options",
@@ -78,10 +83,22 @@ struct MountOptions: Equatable {
             switch name {
             case "umask": "three octal digits, as in umask=027"
             case "cache": "either cache=none or cache=kernel"
+            case "idle_lock": "seconds, or a time as in idle_lock=15m; 0 for never"
             case "uid", "gid": "a number, as in \(name)=1000"
             default: "\(name)=VALUE"
             }
         return Failure("mount option '\(option)' has no such value", hint: hint, code: .usage)
+    }
+
+    /// `900`, `90s`, `15m`, `8h`, `1d`; nil for anything else.
+    private static func seconds(_ text: String) -> Int64? {
+        let units: [Character: Int64] = ["s": 1, "m": 60, "h": 3600, "d": 86400]
+        let unit = text.last.flatMap { units[$0] }
+        let digits = unit == nil ? text[...] : text.dropLast()
+        guard !digits.isEmpty, digits.allSatisfy({ $0.isASCII && $0.isNumber }), let count = Int64(digits),
+            count <= 365 * 86400
+        else { return nil }
+        return count * (unit ?? 1)
     }
 
     private static func number(_ text: String, radix: Int, of option: String) throws(Failure) -> UInt32 {
@@ -122,6 +139,7 @@ extension MountOptions {
         if let gid { texts.append("gid=\(gid)") }
         if let umask { texts.append("umask=\(String(umask, radix: 8))") }
         texts.append("cache=\(cache.rawValue)")
+        if let idleLock { texts.append("idle_lock=\(idleLock)") }
         if acceptsRollback { texts.append("accept-rollback") }
         if allowsUnlockedMemory { texts.append("allow-unlocked-memory") }
         return texts

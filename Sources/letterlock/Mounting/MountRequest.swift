@@ -8,6 +8,8 @@ struct MountRequest {
     var options = MountOptions()
     var keys = KeySource()
     var staysInForeground = false
+    /// systemd keeps the mount while the service is restarted.
+    var usesDescriptorStore = false
     /// The pipe to the command that started this process as a server in the background.
     var ready: ReadyPipe?
     /// `mount -a` shall find a mounted keyring mounted.
@@ -38,22 +40,31 @@ struct MountRequest {
         request.mountpoint = try Self.mountDirectory(mountpoint)
         try Self.checkFuse()
         if request.isMountedAlready() { return }
-        try request.checkFree()
-        if staysInForeground {
-            try MountServer(request: request).run()
-        } else {
-            try request.startServer()
-        }
+        // A mount that systemd has kept for this service is its own.
+        if !usesDescriptorStore || getenv("LISTEN_FDS") == nil { try request.checkFree() }
+        guard staysInForeground else { return try request.startGuardian() }
+        // Whoever asked for a server in the background has asked for the passphrase as well.
+        let passphrase = ready == nil ? try request.keys.passphrasePipe(for: request.store) : keys.passphraseDescriptor
+        try Guardian(request, passphrase: passphrase).run()
     }
 
     // MARK: - Before anything is opened
 
     private static func mountDirectory(_ path: String) throws(Failure) -> String {
+        var directory = Paths.resolved(path)
+        if case .failure(let number) = directory, number.value == ENOTCONN {
+            try clearDeadMount(path)
+            directory = Paths.resolved(path)
+        }
+        return try mountDirectory(path, directory)
+    }
+
+    private static func mountDirectory(_ path: String, _ resolved: Result<String, SystemErrorNumber>)
+        throws(Failure) -> String
+    {
         let directory: String
-        switch Paths.resolved(path) {
+        switch resolved {
         case .success(let path): directory = path
-        case .failure(let number) where number.value == ENOTCONN:
-            throw deadMount(path)
         case .failure(let number) where number.value == ENOENT:
             throw Failure("mount point \(path) does not exist", hint: "mkdir -p \(path)")
         case .failure(let number): throw Failure("mount point \(path)", errno: number.value)
@@ -66,11 +77,15 @@ struct MountRequest {
         return directory
     }
 
-    private static func deadMount(_ path: String) -> Failure {
-        Failure(
-            "\(path): the server of what is mounted here is gone",
-            hint: "run 'letterlock umount \(path)' first",
-            code: .busy)
+    /// Takes away what a guardian that was killed has left behind.
+    private static func clearDeadMount(_ path: String) throws(Failure) {
+        let place = Paths.resolvedParent(path)
+        guard MountTable().entry(at: place)?.isLetterlock == true else {
+            throw Failure(
+                "\(path): the server of what is mounted here is gone", hint: "unmount it first", code: .busy)
+        }
+        try Unmounting.remove(place, detaches: true)
+        Output.warn("\(path): the server of an earlier mount was gone; that mount was taken away")
     }
 
     private static func checkFuse() throws(Failure) {
@@ -117,7 +132,9 @@ struct MountRequest {
         }
         if let entry = MountTable().entry(at: mountpoint), entry.isLetterlock {
             var statistics = statvfs()
-            if statvfs(mountpoint, &statistics) != 0, errno == ENOTCONN { throw Self.deadMount(mountpoint) }
+            if statvfs(mountpoint, &statistics) != 0, errno == ENOTCONN {
+                return try Self.clearDeadMount(mountpoint)
+            }
             throw Failure(
                 "keyring '\(entry.source)' is mounted on \(mountpoint) already",
                 hint: "run 'letterlock umount \(mountpoint)' first", code: .busy)
@@ -126,7 +143,7 @@ struct MountRequest {
 
     // MARK: - In the background
 
-    private func startServer() throws(Failure) {
+    private func startGuardian() throws(Failure) {
         EpochMemory.pinDirectory()
         let answer = try ServerProcess.pipe()
         defer { close(answer.reading) }

@@ -2,102 +2,129 @@ import Fuse
 import Glibc
 import Keyring
 import SecretFS
+import Sodium
+import Storage
 
-/// Serves a mount in this process until it is unmounted.
+/// Serves a mount that a guardian holds, until it is unmounted or another server takes over.
 struct MountServer {
     let request: MountRequest
+    /// It shall first say whether it could take over.
+    let isCandidate: Bool
+    let isDetached: Bool
 
     func run() throws(Failure) {
-        let log = ServerLog(isDetached: request.ready != nil)
-        let options = request.options
-        let opened = try StoreOpening.open(
-            request.store, request.keys, readOnly: options.isReadOnly,
-            purpose: "mounted at \(request.mountpoint)",
-            acceptsRollback: options.acceptsRollback, holdsSignals: true)
-        let keeper = EpochKeeper(opened, log: log)
-        do {
-            try serve(opened, keeper, log)
-        } catch {
-            try? keeper.close()
+        let channel = Channel(descriptor: ServerChild.Place.channel)
+        _ = fcntl(channel.descriptor, F_SETFD, FD_CLOEXEC)
+        do { try serve(channel) } catch {
+            channel.fail(error)
             throw error
         }
-        try keeper.close()
     }
 
-    private func serve(_ opened: OpenKeyring, _ keeper: EpochKeeper, _ log: ServerLog) throws(Failure) {
-        let (ready, mountpoint, name) = (request.ready, request.mountpoint, opened.keyring.name)
-        for warning in opened.warnings { ready.map { $0.warn(warning) } ?? log.warn(warning) }
-        keeper.remember()
-        let end: Server.End
+    private func serve(_ channel: Channel) throws(Failure) {
+        let board = try Board(descriptor: ServerChild.Place.board, isWhole: true)
+        let shared: SharedKey
         do {
-            let mount = try Fuse.Mount(at: mountpoint, mountOptions(name))
-            // The connection ends with its last descriptor; that of the server is a duplicate.
-            defer { close(mount.descriptor) }
-            end = try serve(opened, mount, keeper, log) {
-                ready?.ready()
-                ServiceNotification.ready(status: "keyring \(name) is mounted on \(mountpoint)")
-            }
-        } catch {
-            throw Messages.failure(for: error)
+            LockedMemory.allowsUnlocked = request.options.allowsUnlockedMemory || request.keys.allowsUnlockedMemory
+            shared = try SharedKey(descriptor: ServerChild.Place.key)
+        } catch { throw Messages.failure(for: error) }
+        for place in [ServerChild.Place.events, ServerChild.Place.invalidations] {
+            _ = fcntl(place, F_SETFD, FD_CLOEXEC)
         }
-        if case .failed(let number) = end {
+        if isCandidate {
+            let check = try expect(.check, channel)
+            try Self.checkFormat(of: request.store, check.descriptor)
+            channel.send(.fit)
+        }
+        let go = try expect(.go, channel)
+        let keyring = ServedKeyring(
+            request, board: board, shared: shared, events: ServerChild.Place.events, lock: go.descriptor,
+            log: ServerLog(isDetached: isDetached))
+        let door = try open(keyring, channel)
+        let connection = try expect(.mount, channel).descriptor
+        do {
+            try serve(door, keyring, channel, connection)
+        } catch { throw Messages.failure(for: error) }
+    }
+
+    /// Reads the store beside the one that serves it.
+    private static func checkFormat(of store: String, _ lock: Int32) throws(Failure) {
+        defer { close(lock) }
+        for attempt in 1... {
+            do throws(Failure) {
+                _ = try StoreDescription.summary(of: store, inheritedLock: lock)
+                return
+            } catch {
+                // What is read while it changes may look damaged.
+                guard attempt < 10 else { throw error }
+                usleep(50_000)
+            }
+        }
+    }
+
+    private func expect(_ kind: Channel.Kind, _ channel: Channel) throws(Failure) -> Channel.Message {
+        guard let message = channel.receive(), message.kind == kind else {
+            throw Failure("the guardian of \(request.mountpoint) is gone")
+        }
+        return message
+    }
+
+    /// Opens the keyring, unless it was locked when the last server died.
+    private func open(_ keyring: ServedKeyring, _ channel: Channel) throws(Failure) -> FrontDoor {
+        // From before the first thread on; at a prompt there is none.
+        Caretaker.holdSignals()
+        let isFirst = keyring.board.initRequest == nil
+        var fileSystem: SecretFS?
+        var name = ""
+        if keyring.board.isLocked {
+            channel.send(.opened)
+        } else {
+            let hasKey = keyring.hasSharedKey
+            let (opened, store) = try keyring.open(
+                hasKey ? nil : try request.keys.service(), takesOver: !isFirst)
+            for warning in store.warnings where isFirst { channel.send(.warning, warning) }
+            fileSystem = opened
+            name = store.keyring.name
+            channel.send(.opened, name, descriptor: keyring.lockDescriptor)
+        }
+        return FrontDoor(fileSystem, options: keyring.options(era: 0), keeper: keyring.keeper)
+    }
+
+    private func serve(_ door: FrontDoor, _ keyring: ServedKeyring, _ channel: Channel, _ connection: Int32) throws {
+        let board = keyring.board
+        var options = Server.Options()
+        options.threadStarter = { SecretStack.startThread(byteCount: $0, signals: $1, $2) }
+        let server = try Server(serving: door, descriptor: connection, options: options) {
+            board.keep(initRequest: $0)
+        }
+        close(connection)
+        let invalidations = Invalidations.Client(socket: ServerChild.Place.invalidations)
+        door.connect { invalidations.invalidate($0) }
+        if let request = board.initRequest {
+            try server.start(.takingOver(initRequest: request))
+            board.kernelResends = server.kernelResends
+        } else if board.servers > 1 {
+            try server.start(.reclaiming)
+        } else {
+            try server.start()
+        }
+        let caretaker = Caretaker(
+            door: door, keyring: keyring, server: server, channel: channel, idleLimit: request.options.idleLock)
+        try caretaker.start()
+        switch server.wait() {
+        case .unmounted:
+            door.fileSystem?.drain()
+            try keyring.close(leavesLock: false)
+        case .stopped where caretaker.isLeaving:
+            door.fileSystem?.leave()
+            try keyring.close(leavesLock: true)
+        case .stopped:
+            door.fileSystem?.drain()
+            try keyring.close(leavesLock: false)
+        case .failed(let number):
+            door.fileSystem?.leave()
+            try keyring.close(leavesLock: true)
             throw Failure("the connection to the kernel broke", errno: number)
         }
-    }
-
-    private func serve(
-        _ opened: OpenKeyring, _ mount: Fuse.Mount, _ keeper: EpochKeeper, _ log: ServerLog,
-        announce: @escaping @Sendable () -> Void
-    ) throws -> Server.End {
-        do {
-            let fileSystem = SecretFS(opened.tree, options: fileSystemOptions)
-            let server = try Server(serving: fileSystem, descriptor: mount.descriptor)
-            fileSystem.connect(server.notifier)
-            try server.start()
-            try Caretaker(
-                mountpoint: mount.path, keeper: keeper, log: log, announce: announce,
-                abandon: { server.stop() }
-            ).start()
-            let end = server.wait()
-            fileSystem.drain()
-            return end
-        } catch {
-            try? mount.unmount(lazily: true)
-            throw error
-        }
-    }
-
-    private var fileSystemOptions: SecretFSOptions {
-        var options = SecretFSOptions(ownerUID: getuid(), ownerGID: getgid())
-        options.uid = request.options.uid
-        options.gid = request.options.gid
-        options.umask = request.options.umask ?? 0
-        options.cacheMode = request.options.cache == .kernel ? .kernel : .none
-        options.isReadOnly = request.options.isReadOnly
-        options.mountpoint = request.mountpoint
-        options.programVersion = Program.version
-        return options
-    }
-
-    /// What the mount itself is made with. The kernel checks modes; devices and set-id bits have no effect unless asked.
-    private func mountOptions(_ name: String) -> Fuse.Mount.Options {
-        var options = Fuse.Mount.Options(source: name)
-        options.allowsOthers = request.options.allowOther ?? (geteuid() == 0)
-        if request.options.isReadOnly { options.flags |= UInt(MS_RDONLY) }
-        let flags: [(word: String, flag: Int)] = [
-            ("suid", Int(MS_NOSUID)), ("dev", Int(MS_NODEV)), ("exec", Int(MS_NOEXEC)),
-            ("atime", Int(MS_NOATIME)),
-        ]
-        // The last word holds.
-        for word in request.options.kernelOptions {
-            for (name, flag) in flags {
-                if word == name { options.flags &= ~UInt(flag) }
-                if word == "no" + name { options.flags |= UInt(flag) }
-            }
-            if word == "sync" { options.flags |= UInt(MS_SYNCHRONOUS) }
-            if word == "async" { options.flags &= ~UInt(MS_SYNCHRONOUS) }
-            if word == "dirsync" { options.flags |= UInt(MS_DIRSYNC) }
-        }
-        return options
     }
 }

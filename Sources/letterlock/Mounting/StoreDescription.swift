@@ -49,18 +49,27 @@ struct StoreDescription {
         path = try Self.directory(place)
         holder = StoreHolder(of: path)
         guard holder == nil else { return }
+        summary = try Self.summary(of: path, inheritedLock: nil)
+    }
+
+    /// What the configuration in a store says, read only, beside a process that has the store locked if need be.
+    ///
+    /// - Parameter inheritedLock: The lock, from the process that has it.
+    static func summary(of path: String, inheritedLock: Int32?) throws(Failure) -> KeyringSummary {
         let store: JournaledStore
         do {
-            store = try JournaledStore.open(at: path, readOnly: true, purpose: "status")
+            store = try JournaledStore.open(
+                at: path, readOnly: true, purpose: "status", inheritedLock: inheritedLock)
         } catch {
             throw Messages.failure(error, store: path)
         }
+        if inheritedLock != nil { store.leaveLock() }
         defer { try? store.close() }
         do {
             guard let configuration = try SecretTree.configuration(of: store) else {
                 throw TreeOpeningError.notAKeyring
             }
-            summary = try configuration.withUnsafeBytes { bytes in
+            return try configuration.withUnsafeBytes { bytes in
                 try KeyringSummary(configuration: bytes)
             }
         } catch {

@@ -1,6 +1,7 @@
 import Glibc
 import Keyring
 import SecretTree
+import Sodium
 import Storage
 
 /// A keyring that is open: its store, its keys, and its tree.
@@ -15,47 +16,65 @@ struct OpenKeyring {
 
 /// The way from a directory to an open keyring.
 enum StoreOpening {
+    /// What opens the keyring.
+    enum Key {
+        case service(any KeyService)
+        /// As it is asked for, when the store is open.
+        case source(KeySource)
+        /// The key that another process that has the keyring open has left.
+        case shared(SharedKey)
+    }
+
     /// Opens the store in the directory `path`.
     ///
     /// - Parameters:
     ///   - purpose: What the lock file says of this process: `mounted at …`.
-    ///   - holdsSignals: From before the first thread on, SIGTERM and the like are kept for a `Caretaker`.
     ///   - acceptsRollback: An older copy than was seen before is taken, with a warning.
+    ///   - takesOver: A kernel knows the tree from an earlier server.
+    ///   - inheritedLock: The store's lock, which another process has for both.
     static func open(
-        _ path: String, _ keys: KeySource, readOnly: Bool, purpose: String, acceptsRollback: Bool,
-        holdsSignals: Bool = false
+        _ path: String, key: Key, readOnly: Bool, purpose: String, acceptsRollback: Bool, takesOver: Bool = false,
+        inheritedLock: Int32? = nil
     ) throws(Failure) -> OpenKeyring {
         let store: JournaledStore
         do {
-            store = try JournaledStore.open(at: path, readOnly: readOnly, purpose: purpose)
+            store = try JournaledStore.open(
+                at: path, readOnly: readOnly, purpose: purpose, inheritedLock: inheritedLock)
         } catch {
             throw Messages.failure(error, store: path)
         }
         do {
-            return try open(store, keys, readOnly: readOnly, acceptsRollback, holdsSignals)
+            return try open(store, key, readOnly: readOnly, acceptsRollback, takesOver)
         } catch {
+            if inheritedLock != nil { store.leaveLock() }
             try? store.close()
             throw (error as? Failure) ?? Messages.failure(for: error)
         }
     }
 
     private static func open(
-        _ store: JournaledStore, _ keys: KeySource, readOnly: Bool, _ acceptsRollback: Bool, _ holdsSignals: Bool
+        _ store: JournaledStore, _ key: Key, readOnly: Bool, _ acceptsRollback: Bool, _ takesOver: Bool
     ) throws -> OpenKeyring {
         let (configuration, lifecycle) = try SecretTree.keyRecords(of: store)
-        // At the prompt signals do what they always do.
-        let service = try keys.service()
-        if holdsSignals { Caretaker.holdSignals() }
         let keyring = try configuration.withUnsafeBytes { configuration in
             try lifecycle.withUnsafeBytes { lifecycle in
-                try UnlockedKeyring.unlock(configuration: configuration, lifecycle: lifecycle, with: service)
+                switch key {
+                case .service(let service):
+                    try UnlockedKeyring.unlock(configuration: configuration, lifecycle: lifecycle, with: service)
+                case .source(let source):
+                    try UnlockedKeyring.unlock(
+                        configuration: configuration, lifecycle: lifecycle, with: try source.service())
+                case .shared(let shared):
+                    try UnlockedKeyring.unlock(configuration: configuration, lifecycle: lifecycle, with: shared)
+                }
             }
         }
         let memory = EpochMemory(store: keyring.storeID.description)
         var warnings: [String] = []
         let seen = try recall(memory, acceptsRollback, &warnings)
         let tree = try SecretTree.open(
-            store, keyring: keyring, readOnly: readOnly, seenEpoch: acceptsRollback ? nil : seen, now: .now())
+            store, keyring: keyring, readOnly: readOnly, seenEpoch: acceptsRollback ? nil : seen, takesOver: takesOver,
+            now: .now())
         if let seen, tree.epoch < seen {
             warnings.append(
                 "this copy of the store (epoch \(tree.epoch)) is older than was seen before (\(seen)); taken as asked"

@@ -38,7 +38,7 @@ enum Unmounting {
 
     private static func serverProcess(of mountpoint: String) -> Int32? {
         guard let control = Control.ifMounted(at: mountpoint), let status = try? control.json("status"),
-            let pid = status["server"]["pid"].integer
+            let pid = status["guardian"]["pid"].integer ?? status["server"]["pid"].integer
         else { return nil }
         return Int32(exactly: pid)
     }

@@ -36,6 +36,21 @@ struct KeySource {
         }
     }
 
+    /// Makes the key service of a keyring that is unlocked through its mount.
+    ///
+    /// - Parameter typed: What was written: the passphrase, where one is asked for.
+    func service(typed: UnsafeRawBufferPointer) throws(Failure) -> any KeyService {
+        guard case .passphrase = try parsedSpec() else { return try service() }
+        do {
+            try start()
+            var secret = try SecretBytes(byteCount: typed.count)
+            secret.withUnsafeMutableBytes { $0.copyMemory(from: typed) }
+            return PassphraseService(passphrase: secret)
+        } catch {
+            throw Messages.failure(for: error)
+        }
+    }
+
     private func start() throws {
         LockedMemory.allowsUnlocked = allowsUnlockedMemory
         try Sodium.start()
@@ -80,6 +95,14 @@ struct KeySource {
             throw Messages.failure(for: error)
         }
         return pipe.reading
+    }
+
+    /// The passphrase for a keyring that is unlocked through its mount.
+    func typedPassphrase() throws(Failure) -> SecretBytes {
+        do {
+            try start()
+            return try passphrase(isNew: false)
+        } catch { throw Messages.failure(for: error) }
     }
 
     private func passphrase(isNew: Bool) throws(KeyringError) -> SecretBytes {

@@ -1,9 +1,12 @@
+import CLinux
 import Glibc
 
 /// One datagram to a socket of the machine: systemd's, or the system log's.
 enum LocalDatagram {
     /// Sends `text` to the socket at `path`; `@name` stands for the abstract namespace. What nobody takes is lost.
-    static func send(_ text: String, to path: String) {
+    ///
+    /// - Parameter other: A descriptor to send along; -1 for none.
+    static func send(_ text: String, to path: String, descriptor other: Int32 = -1) {
         var path = Array(path.utf8)
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
@@ -22,8 +25,8 @@ enum LocalDatagram {
         let bytes = Array(text.utf8)
         withUnsafePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                let target = __CONST_SOCKADDR_ARG(__sockaddr__: $0)
-                _ = sendto(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL), target, length)
+                guard connect(descriptor, __CONST_SOCKADDR_ARG(__sockaddr__: $0), length) == 0 else { return }
+                _ = ll_send_with_descriptor(descriptor, bytes, bytes.count, other)
             }
         }
     }

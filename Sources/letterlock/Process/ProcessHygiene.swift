@@ -8,6 +8,8 @@ enum ProcessHygiene {
         for number in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGQUIT] { signal(number, SIG_DFL) }
         // A reader of our output that goes away is an error of write(2), not the death of a server.
         signal(SIGPIPE, SIG_IGN)
+        // Started through a descriptor, it would be called by that one's number.
+        "letterlock".withCString { _ = ll_prctl(15, UInt(bitPattern: $0)) }  // PR_SET_NAME
         // No core file, no ptrace by the same user, no /proc/PID/mem.
         _ = ll_prctl(4, 0)  // PR_SET_DUMPABLE
         var none = rlimit(rlim_cur: 0, rlim_max: 0)

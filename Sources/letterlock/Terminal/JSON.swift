@@ -46,6 +46,11 @@ enum JSON: Decodable, Equatable {
         return elements
     }
 
+    var string: String? {
+        guard case .text(let text) = self else { return nil }
+        return text
+    }
+
     var integer: Int? {
         guard case .number(let value) = self else { return nil }
         return Int(exactly: value.rounded())

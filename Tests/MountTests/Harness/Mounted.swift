@@ -6,6 +6,7 @@ final class Mounted {
     let workspace: Workspace
     private let options: [String]
     private(set) var server: pid_t = 0
+    private(set) var guardian: pid_t = 0
 
     /// MOUNTTESTS_PLAIN=1 runs on the disk itself, to check what the tests expect of any POSIX file system.
     static let isPlain = Workspace.variable("MOUNTTESTS_PLAIN") != nil
@@ -27,7 +28,7 @@ final class Mounted {
         if server != 0 {
             let left = try? workspace.letterlock("umount", path)
             if left?.status != 0 { killServer() }
-            Watchdog.shared.forget(server)
+            Watchdog.shared.forget(guardian)
         }
     }
 
@@ -44,13 +45,15 @@ final class Mounted {
         guard outcome.status == 0 else {
             throw HarnessError("mount ended with \(outcome.status): \(outcome.complaint)")
         }
-        server = try serverFromStatus()
-        Watchdog.shared.watch(server)
+        server = try process("server")
+        guardian = try process("guardian")
+        Watchdog.shared.watch(guardian)
     }
 
-    private func serverFromStatus() throws -> pid_t {
+    /// The process that serves now, or its guardian, as the mount says.
+    func process(_ name: String) throws -> pid_t {
         let status = try text(control("status"))
-        guard let server = status.firstRange(of: "\"server\""),
+        guard let server = status.firstRange(of: "\"\(name)\""),
             let start = status[server.upperBound...].firstRange(of: "\"pid\":")
         else { throw HarnessError("status names no process: \(status)") }
         let digits = status[start.upperBound...].drop { !$0.isNumber }.prefix { $0.isNumber }
@@ -65,7 +68,7 @@ final class Mounted {
         guard outcome.status == 0 else {
             throw HarnessError("umount ended with \(outcome.status): \(outcome.complaint)")
         }
-        Watchdog.shared.forget(server)
+        Watchdog.shared.forget(guardian)
         server = 0
     }
 
@@ -75,14 +78,14 @@ final class Mounted {
         try mount(more.joined(separator: ","))
     }
 
-    /// SIGKILL for the server, and the dead mount taken away.
+    /// SIGKILL for guardian and server, and the dead mount taken away.
     func killServer() {
         guard server != 0 else { return }
-        Watchdog.shared.forget(server)
-        kill(server, SIGKILL)
+        Watchdog.shared.forget(guardian)
+        let processes = [guardian, server]
+        for process in processes { kill(process, SIGKILL) }
         umount2(path, Int32(MNT_DETACH))
-        let dead = server
-        _ = eventually { kill(dead, 0) != 0 }
+        _ = eventually { processes.allSatisfy { kill($0, 0) != 0 } }
         server = 0
     }
 

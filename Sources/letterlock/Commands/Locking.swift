@@ -1,0 +1,48 @@
+import ArgumentParser
+import Glibc
+import Keyring
+import Sodium
+
+struct Lock: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Take the keys of a mounted keyring away; every secret is refused until it is unlocked.")
+
+    @Argument(help: "Where the keyring is mounted.", completion: .directory)
+    var mountpoint: String
+
+    func run() throws { try Control(at: mountpoint).write("1", to: "lock") }
+}
+
+struct Unlock: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Unlock a mounted keyring.",
+        discussion: "Asks for the passphrase, if that is what opens it; else the key service is asked once more.")
+
+    @Argument(help: "Where the keyring is mounted.", completion: .directory)
+    var mountpoint: String
+
+    @Option(help: ArgumentHelp("Read the passphrase from a file.", valueName: "file"), completion: .file())
+    var passphraseFile: String?
+
+    @Option(help: ArgumentHelp("Read the passphrase from an open descriptor.", valueName: "n"))
+    var passphraseFd: Int32?
+
+    func run() throws {
+        let control = try Control(at: mountpoint)
+        let services = try control.json("status")["key_services"].elements.map(\.words)
+        guard services.contains("passphrase") || passphraseFile != nil || passphraseFd != nil else {
+            return try control.write("1", to: "unlock")
+        }
+        var keys = KeySource()
+        keys.passphraseFile = passphraseFile
+        keys.passphraseDescriptor = passphraseFd
+        let secret = try keys.typedPassphrase()
+        let number = secret.withUnsafeBytes { bytes -> Int32 in
+            let descriptor = open(control.path("unlock"), O_WRONLY | O_CLOEXEC)
+            guard descriptor >= 0 else { return errno }
+            defer { close(descriptor) }
+            return write(descriptor, bytes.baseAddress, bytes.count) == bytes.count ? 0 : errno
+        }
+        guard number == 0 else { throw control.explain(number, reading: false, "unlock", nil) }
+    }
+}

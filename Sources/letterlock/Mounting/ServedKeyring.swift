@@ -1,0 +1,155 @@
+import Fuse
+import Glibc
+import Keyring
+import SecretFS
+import SecretTree
+import Sodium
+import Storage
+import Synchronization
+
+/// The keyring that a server has open, as long as it is unlocked: opens it, closes it, and keeps its epoch.
+final class ServedKeyring: Sendable {
+    private struct State {
+        var opened: OpenKeyring?
+        var keeper: EpochKeeper?
+    }
+
+    let request: MountRequest
+    let board: Board
+    let shared: SharedKey
+    let events: Int32
+    let log: ServerLog
+    /// Over the memory that the guardian keeps: one for all that this server opens.
+    private let ledger: Ledger
+    /// The store's lock, which the guardian shares; -1 until it is known.
+    private let lock: Atomic<Int32>
+    private let state = Mutex(State())
+
+    init(_ request: MountRequest, board: Board, shared: SharedKey, events: Int32, lock: Int32, log: ServerLog) {
+        self.request = request
+        self.board = board
+        self.shared = shared
+        self.events = events
+        self.lock = Atomic(lock)
+        self.log = log
+        ledger = Ledger(memory: board.ledgerMemory)
+    }
+
+    /// Opens the store and what is in it.
+    ///
+    /// - Parameters:
+    ///   - source: What opens it; nil for the key that the guardian keeps.
+    ///   - takesOver: The kernel knows this mount from an earlier server, or from before it was locked.
+    func open(_ source: (any KeyService)?, takesOver: Bool) throws(Failure) -> (SecretFS, OpenKeyring) {
+        let known = lock.load(ordering: .relaxed)
+        let opened = try StoreOpening.open(
+            request.store, key: source.map { .service($0) } ?? .shared(shared), readOnly: request.options.isReadOnly,
+            purpose: "mounted at \(request.mountpoint)",
+            acceptsRollback: request.options.acceptsRollback, takesOver: takesOver,
+            inheritedLock: known >= 0 ? known : nil)
+        let keeper = EpochKeeper(opened, log: log)
+        keeper.remember()
+        opened.keyring.share(shared)
+        board.isLocked = false
+        if known < 0 { lock.store(fcntl(opened.store.lockDescriptor, F_DUPFD_CLOEXEC, 64), ordering: .relaxed) }
+        state.withLock { $0 = State(opened: opened, keeper: keeper) }
+        return (SecretFS(opened.tree, options: options(era: board.nextEra())), opened)
+    }
+
+    /// Brings to disk what is not yet, and remembers how far that is.
+    func remember() { state.withLock { $0.keeper }?.remember() }
+
+    /// Closes the store.
+    ///
+    /// - Parameter leavesLock: The guardian keeps the lock for the next one.
+    func close(leavesLock: Bool) throws(Failure) {
+        let last = state.withLock { state in
+            defer { state = State() }
+            return state
+        }
+        if leavesLock { last.opened?.store.leaveLock() }
+        try last.keeper?.close()
+    }
+
+    /// A server before this one has opened it.
+    var hasSharedKey: Bool { (try? shared.key()) ?? nil != nil }
+
+    var lockDescriptor: Int32 { lock.load(ordering: .relaxed) }
+
+    // MARK: Locking
+
+    /// What the front door asks of this server.
+    var keeper: FrontDoor.Keeper {
+        FrontDoor.Keeper(
+            open: { [self] secret throws(Errno) in try unlock(secret) },
+            close: { [self] fileSystem in
+                fileSystem.leave()
+                try? close(leavesLock: true)
+                shared.wipe()
+                board.isLocked = true
+                log.note("\(request.mountpoint) is locked")
+            },
+            status: { [self] in lockedStatus })
+    }
+
+    /// Opens it again, with a passphrase that was written, or by asking the key service once more.
+    private func unlock(_ typed: UnsafeRawBufferPointer) throws(Errno) -> SecretFS {
+        do throws(Failure) {
+            let (fileSystem, _) = try open(try request.keys.service(typed: typed), takesOver: true)
+            log.note("\(request.mountpoint) is unlocked")
+            return fileSystem
+        } catch {
+            log.warn("\(request.mountpoint) cannot be unlocked: \(error.message)")
+            switch error.code {
+            case .wrongSecret: throw Errno(EKEYREJECTED)
+            case .locked: throw Errno(EHOSTUNREACH)
+            case .integrity: throw Errno(EBADMSG)
+            case .usage: throw Errno(EINVAL)
+            case .busy: throw Errno(EBUSY)
+            default: throw Errno(EIO)
+            }
+        }
+    }
+
+    private var lockedStatus: String {
+        var members = [("state", JSON.quoted("locked"))]
+        if let summary = try? StoreDescription.summary(of: request.store, inheritedLock: lockDescriptor) {
+            members.insert(("keyring", JSON.quoted(summary.name)), at: 0)
+            members.insert(("store_id", JSON.quoted(summary.storeID.description)), at: 1)
+            members.append(("key_services", "[" + summary.keyServices.map(JSON.quoted).joined(separator: ",") + "]"))
+        }
+        members.append(
+            (
+                "server",
+                "{\"pid\":\(getpid()),\"generation\":\(board.servers),\"version\":\(JSON.quoted(Program.version))}"
+            ))
+        members.append(("guardian", "{\"pid\":\(board.guardian)}"))
+        members.append(("problems", "[]"))
+        return "{" + members.map { "\(JSON.quoted($0.0)):\($0.1)" }.joined(separator: ",") + "}\n"
+    }
+
+    // MARK: Options
+
+    func options(era: Int) -> SecretFSOptions {
+        var options = SecretFSOptions(ownerUID: getuid(), ownerGID: getgid())
+        options.uid = request.options.uid
+        options.gid = request.options.gid
+        options.umask = request.options.umask ?? 0
+        options.cacheMode = request.options.cache == .kernel ? .kernel : .none
+        options.isReadOnly = request.options.isReadOnly
+        options.mountpoint = request.mountpoint
+        options.programVersion = Program.version
+        options.generation = Int(board.servers)
+        options.era = era
+        options.guardianProcess = board.guardian
+        options.ledger = ledger
+        let board = board
+        options.guardianReport = {
+            SecretFSOptions.GuardianReport(
+                restarts: Int(board.restarts), lastEnd: board.lastEnd, kernelResends: board.kernelResends,
+                upgrades: Int(board.upgrades),
+                upgradeFailure: board.upgrades == 0 || board.hasUpgraded ? nil : board.upgradeText)
+        }
+        return options
+    }
+}
