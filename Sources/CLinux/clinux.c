@@ -30,7 +30,7 @@ int ll_renameat2(int old_directory, const char *old_path, int new_directory, con
     return renameat2(old_directory, old_path, new_directory, new_path, flags);
 }
 
-int ll_pidfd_open(pid_t process) { return (int)syscall(SYS_pidfd_open, process, 0); }
+int ll_pidfd_open(int process) { return (int)syscall(SYS_pidfd_open, process, 0); }
 
 int ll_stat_cached(int directory, const char *path, int flags, struct ll_file_identity *identity) {
     struct statx found;
@@ -63,11 +63,11 @@ int ll_memfd_secret(unsigned int flags) {
     return (int)syscall(SYS_memfd_secret, flags);
 }
 
-pid_t ll_gettid(void) { return (pid_t)syscall(SYS_gettid); }
+int ll_gettid(void) { return (int)syscall(SYS_gettid); }
 
-int ll_signal_thread(pid_t thread, int signal) { return (int)syscall(SYS_tgkill, getpid(), thread, signal); }
+int ll_signal_thread(int thread, int signal) { return (int)syscall(SYS_tgkill, getpid(), thread, signal); }
 
-ssize_t ll_send_with_descriptor(int socket, const void *bytes, size_t count, int descriptor) {
+long ll_send_with_descriptor(int socket, const void *bytes, size_t count, int descriptor) {
     union {
         struct cmsghdr header;
         char room[CMSG_SPACE(sizeof(int))];
@@ -87,7 +87,7 @@ ssize_t ll_send_with_descriptor(int socket, const void *bytes, size_t count, int
     return sendmsg(socket, &message, MSG_NOSIGNAL);
 }
 
-ssize_t ll_receive_with_descriptor(int socket, void *bytes, size_t count, int *descriptor) {
+long ll_receive_with_descriptor(int socket, void *bytes, size_t count, int *descriptor) {
     union {
         struct cmsghdr header;
         char room[CMSG_SPACE(sizeof(int))];

@@ -3,7 +3,6 @@
 #define LETTERLOCK_CLINUX_H
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 /* prctl(2) is variadic. */
 int ll_prctl(int option, unsigned long argument);
@@ -19,7 +18,7 @@ int ll_renameat2(int old_directory, const char *old_path, int new_directory, con
                  unsigned int flags);
 
 /* pidfd_open(2): no wrapper in older C libraries. */
-int ll_pidfd_open(pid_t process);
+int ll_pidfd_open(int process);
 
 /* Which file something is. Times in nanoseconds; mount 0 where the kernel does not tell. */
 struct ll_file_identity {
@@ -46,14 +45,14 @@ int ll_signalfd(const void *signals);
 int ll_next_signal(int descriptor);
 
 /* gettid(2) and tgkill(2) within this process: absent from Glibc's module. */
-pid_t ll_gettid(void);
-int ll_signal_thread(pid_t thread, int signal);
+int ll_gettid(void);
+int ll_signal_thread(int thread, int signal);
 
 /* What kind of file system a descriptor is of, as fstatfs(2) tells; -1 if it does not. Glibc's module lacks <sys/vfs.h>. */
 long ll_file_system_magic(int descriptor);
 
 /* sendmsg(2) and recvmsg(2) with one descriptor beside the bytes: the CMSG macros are functions of the preprocessor.
    -1 for none; what is received is close-on-exec. */
-ssize_t ll_send_with_descriptor(int socket, const void *bytes, size_t count, int descriptor);
-ssize_t ll_receive_with_descriptor(int socket, void *bytes, size_t count, int *descriptor);
+long ll_send_with_descriptor(int socket, const void *bytes, size_t count, int descriptor);
+long ll_receive_with_descriptor(int socket, void *bytes, size_t count, int *descriptor);
 #endif

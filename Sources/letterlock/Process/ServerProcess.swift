@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// Starts this very program once more, in the background, as the server of a mount.
