@@ -17,7 +17,8 @@ public final class SecretTree: Sendable {
     public let isReadOnly: Bool
 
     let store: any RecordStore
-    let lock = TreeLock()
+    /// Guards `state`; never held over a reply to the kernel.
+    let lock = ReadWriteLock()
     let seals: TreeSeals
     let state: TreeState
     let cache = NodeCache()

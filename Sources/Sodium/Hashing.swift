@@ -46,16 +46,6 @@ public enum Checksum {
             Blake2b.add(bytes, to: state)
         }
     }
-
-    /// Of one range of bytes and another behind it.
-    public static func blake2b(
-        _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer, into hash: UnsafeMutableRawBufferPointer
-    ) {
-        Blake2b.hash(key: UnsafeRawBufferPointer(start: nil, count: 0), into: hash) { state in
-            Blake2b.add(first, to: state)
-            Blake2b.add(second, to: state)
-        }
-    }
 }
 
 private enum Blake2b {

@@ -14,3 +14,25 @@ public enum Memory {
         return sodium_memcmp(first, second, a.count) == 0
     }
 }
+
+/// RFC 4648 base64 of secrets: no table lookups that depend on them.
+public enum Base64 {
+    /// Decodes padded standard base64 without white space.
+    ///
+    /// - Returns: How many bytes were written; nil, and `target` zeroed, if `text` is malformed or too long.
+    public static func decode(_ text: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) -> Int? {
+        var count = 0
+        var end: UnsafePointer<CChar>?
+        guard let base = text.bindMemory(to: CChar.self).baseAddress, let start = target.address else {
+            return text.isEmpty ? 0 : nil
+        }
+        let status = sodium_base642bin(
+            start, target.count, base, text.count, nil, &count, &end,
+            sodium_base64_VARIANT_ORIGINAL)
+        guard status == 0, end == base + text.count else {
+            Memory.wipe(target)
+            return nil
+        }
+        return count
+    }
+}

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import Testing
 
@@ -279,11 +280,19 @@ final class NotifySocket {
     deinit { close(descriptor) }
 
     func receive() throws -> String {
+        let (state, other) = try receiveWithDescriptor()
+        if other >= 0 { close(other) }
+        return state
+    }
+
+    /// - Returns: the state, and a descriptor that came along, the caller's, or -1.
+    func receiveWithDescriptor() throws -> (state: String, descriptor: Int32) {
         var waiting = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
         guard poll(&waiting, 1, 60_000) == 1 else { throw HarnessError("no notification within 60 s") }
         var buffer = [UInt8](repeating: 0, count: 4096)
-        let count = try check(recv(descriptor, &buffer, buffer.count, 0))
-        return String(decoding: buffer[..<count], as: UTF8.self)
+        var other: Int32 = -1
+        let count = try check(ll_receive_with_descriptor(descriptor, &buffer, buffer.count, &other))
+        return (String(decoding: buffer[..<count], as: UTF8.self), other)
     }
 }
 

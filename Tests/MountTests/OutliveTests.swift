@@ -93,7 +93,14 @@ final class OutliveTests {
         var byte: UInt8 = 0
         #expect(pread(open.descriptor, &byte, 1, 0) == -1 && errno == ENOKEY)
         expectErrno(ENOKEY) { _ = try contents(mounted("f")) }
-        #expect(try text(mounted.control("status")).contains("\"state\":\"locked\""))
+        let status = try text(mounted.control("status"))
+        for part in [
+            "\"state\":\"locked\"", "\"keyring\":\"trial\"", "\"primary\":null", "\"key_services\":[\"keyfile\"]",
+        ] {
+            #expect(status.contains(part), "\(status)")
+        }
+        let upgraded = try mounted.workspace.letterlock("upgrade", mounted.path)
+        #expect(upgraded.status == 0, "\(upgraded.complaint)")
         let server = try mounted.process("server")
         kill(server, SIGKILL)
         #expect(eventually { (try? self.mounted.process("server")).map { $0 != server } ?? false })
@@ -111,6 +118,20 @@ final class OutliveTests {
         let server = mounted.server
         #expect(eventually { kill(server, 0) != 0 })
         try mounted.mount()
+        #expect(try text(mounted("f")) == "x")
+    }
+
+    @Test func aDeadMountIsTakenAwayByTheNextMount() throws {
+        try put("x", mounted("f"))
+        let processes = [mounted.guardian, mounted.server]
+        // Stopped first, so that neither can act on the other's death.
+        for process in processes { kill(process, SIGSTOP) }
+        for process in processes { kill(process, SIGKILL) }
+        #expect(eventually { processes.allSatisfy { kill($0, 0) != 0 } })
+        expectErrno(ENOTCONN) { _ = try attributes(mounted("f")) }
+        let outcome = try mounted.workspace.letterlock(
+            "mount", mounted.store, mounted.path, "--key-service", mounted.workspace.keyService)
+        #expect(outcome.status == 0 && outcome.complaint.contains("was taken away"), "\(outcome.complaint)")
         #expect(try text(mounted("f")) == "x")
     }
 

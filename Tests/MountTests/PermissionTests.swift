@@ -43,6 +43,20 @@ struct PermissionTests {
         #expect(try text(mounted("f")) == "secret")
     }
 
+    @Test func aWriteByAnotherTakesSetIDBitsAway() throws {
+        for flags in [O_RDWR, O_WRONLY] {
+            try put("value", mounted("f"))
+            expectDone(chmod(mounted("f"), 0o6777))
+            try asOther { () throws in
+                let file = try OpenFile(mounted("f"), flags)
+                try file.write("VALUE")
+                try file.close()
+            }
+            #expect(try text(mounted("f")) == "VALUE")
+            #expect(try attributes(mounted("f")).st_mode & 0o7777 == 0o777)
+        }
+    }
+
     @Test func directoriesDecideWhoEntersListsAndCreates() throws {
         try check(mkdir(mounted("d"), 0o755))
         try put("inside", mounted("d/f"))

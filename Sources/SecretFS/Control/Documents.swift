@@ -26,28 +26,10 @@ extension SecretFS {
             ("key_services", .array(keyring.keyServices.map { .text($0) })),
             ("jobs", jobsDocument),
             ("last_verify", .null),
-            (
-                "server",
-                .object([
-                    ("pid", .number(Int(getpid()))), ("generation", .number(options.generation)),
-                    ("version", .text(options.programVersion)),
-                ])
-            ),
-            ("guardian", guardianDocument),
+            ("server", options.serverDocument),
+            ("guardian", options.guardianDocument),
             ("problems", .array(tree.problems.map { .text($0.description) })),
         ])
-    }
-
-    private var guardianDocument: JSON {
-        var members: [(String, JSON)] = [("pid", options.guardianProcess.map { .number(Int($0)) } ?? .null)]
-        if let report = options.guardianReport?() {
-            members.append(("restarts", .number(report.restarts)))
-            members.append(("last_end", report.lastEnd.isEmpty ? .null : .text(report.lastEnd)))
-            members.append(("kernel_resends", report.kernelResends.map { $0 ? .number(1) : .number(0) } ?? .null))
-            members.append(("upgrades", .number(report.upgrades)))
-            members.append(("upgrade_failure", .optional(report.upgradeFailure)))
-        }
-        return .object(members)
     }
 
     var keyListDocument: JSON {
@@ -64,5 +46,42 @@ extension SecretFS {
                     ("destroy_at", .optional(record.destroyAt?.rfc3339)),
                 ])
             })
+    }
+}
+
+/// What `status` says of the processes, and all of it while the keyring is locked.
+extension SecretFSOptions {
+    var serverDocument: JSON {
+        .object([
+            ("pid", .number(Int(getpid()))), ("generation", .number(generation)), ("version", .text(programVersion)),
+        ])
+    }
+
+    var guardianDocument: JSON {
+        var members: [(String, JSON)] = [("pid", guardianProcess.map { .number(Int($0)) } ?? .null)]
+        if let report = guardianReport?() {
+            members.append(("restarts", .number(report.restarts)))
+            members.append(("last_end", report.lastEnd.isEmpty ? .null : .text(report.lastEnd)))
+            members.append(("kernel_resends", report.kernelResends.map { .number($0 ? 1 : 0) } ?? .null))
+            members.append(("upgrades", .number(report.upgrades)))
+            members.append(("upgrade_failure", .optional(report.upgradeFailure)))
+        }
+        return .object(members)
+    }
+
+    /// With every member that it has while the keyring is unlocked; what only the keys could tell is null.
+    func lockedStatus(_ summary: KeyringSummary?) -> JSON {
+        .object([
+            ("keyring", .optional(summary?.name)),
+            ("store_id", .optional(summary?.storeID.description)),
+            ("state", "locked"),
+            ("primary", .null), ("files", .null), ("versions", .null),
+            ("key_services", .array((summary?.keyServices ?? []).map { .text($0) })),
+            ("jobs", .array([])),
+            ("last_verify", .null),
+            ("server", serverDocument),
+            ("guardian", guardianDocument),
+            ("problems", .array([])),
+        ])
     }
 }

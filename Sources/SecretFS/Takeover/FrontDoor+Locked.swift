@@ -39,8 +39,8 @@ extension FrontDoor {
         guard let control = ControlNode(node), control == .root || name(of: node) != nil else { throw Errno(ENOKEY) }
         var attributes = stat()
         attributes.st_ino = UInt(node)
-        attributes.st_uid = ownerUID
-        attributes.st_gid = ownerGID
+        attributes.st_uid = options.ownerUID
+        attributes.st_gid = options.ownerGID
         attributes.st_blksize = 4096
         attributes.st_nlink = control.isDirectory ? 2 : 1
         attributes.st_mode =

@@ -1,6 +1,6 @@
 public import Fuse
 internal import Glibc
-import Keyring
+public import Keyring
 import SecretTree
 import Synchronization
 
@@ -16,16 +16,16 @@ public final class FrontDoor: FileSystem, @unchecked Sendable {
         public var open: @Sendable (_ secret: UnsafeRawBufferPointer) throws(Errno) -> SecretFS
         /// Closes it, leaving what is being gathered to the next one, and takes its keys away.
         public var close: @Sendable (SecretFS) -> Void
-        /// The control file `status` while it is locked.
-        public var status: @Sendable () -> String
+        /// What can be told of the keyring without its keys; nil if the store cannot be read.
+        public var describe: @Sendable () -> KeyringSummary?
 
         public init(
             open: @escaping @Sendable (UnsafeRawBufferPointer) throws(Errno) -> SecretFS,
-            close: @escaping @Sendable (SecretFS) -> Void, status: @escaping @Sendable () -> String
+            close: @escaping @Sendable (SecretFS) -> Void, describe: @escaping @Sendable () -> KeyringSummary?
         ) {
             self.open = open
             self.close = close
-            self.status = status
+            self.describe = describe
         }
     }
 
@@ -36,8 +36,9 @@ public final class FrontDoor: FileSystem, @unchecked Sendable {
     private let changing = Mutex<Void>(())
     private let ledger: Ledger?
     private let keeper: Keeper
-    let ownerUID: UInt32
-    let ownerGID: UInt32
+    let options: SecretFSOptions
+    /// Somebody asks how long it was not used.
+    private let tracksUse: Bool
     /// Has the kernel drop a node's pages.
     private let invalidate = Mutex<(@Sendable (UInt64) -> Void)?>(nil)
     /// When something was last asked for, in seconds of CLOCK_BOOTTIME; requests of the control directory do not count.
@@ -45,18 +46,20 @@ public final class FrontDoor: FileSystem, @unchecked Sendable {
     /// The root directory's attributes as they were when it was locked.
     private var root = stat()
 
-    /// - Parameter fileSystem: nil for a keyring that is locked.
-    public init(_ fileSystem: SecretFS?, options: SecretFSOptions, keeper: Keeper) {
+    /// - Parameters:
+    ///   - fileSystem: nil for a keyring that is locked.
+    ///   - tracksUse: `idleSeconds` will be asked for.
+    public init(_ fileSystem: SecretFS?, options: SecretFSOptions, tracksUse: Bool, keeper: Keeper) {
         inner = fileSystem
         ledger = options.ledger
-        ownerUID = options.ownerUID
-        ownerGID = options.ownerGID
+        self.options = options
+        self.tracksUse = tracksUse
         self.keeper = keeper
         root.st_ino = UInt(NodeID.root.rawValue)
         root.st_mode = S_IFDIR | 0o700
         root.st_nlink = 2
-        root.st_uid = ownerUID
-        root.st_gid = ownerGID
+        root.st_uid = options.ownerUID
+        root.st_gid = options.ownerGID
     }
 
     /// Has the kernel told of what it must drop.
@@ -106,14 +109,20 @@ public final class FrontDoor: FileSystem, @unchecked Sendable {
         }
     }
 
-    var lockedStatus: String { keeper.status() }
+    /// The control file `status` while it is locked.
+    var lockedStatus: String { options.lockedStatus(keeper.describe()).line }
 
     // MARK: Letting through
+
+    private func noteUse(of node: UInt64) {
+        guard tracksUse, ControlNode(node) == nil else { return }
+        lastUse.store(SecretFS.bootSeconds, ordering: .relaxed)
+    }
 
     func pass<R>(_ node: UInt64, _ body: (SecretFS) throws(Errno) -> R) throws(Errno) -> R {
         try lock.reading { () throws(Errno) -> R in
             guard let inner else { throw Errno(ENOKEY) }
-            if ControlNode(node) == nil { lastUse.store(SecretFS.bootSeconds, ordering: .relaxed) }
+            noteUse(of: node)
             return try body(inner)
         }
     }
@@ -124,7 +133,7 @@ public final class FrontDoor: FileSystem, @unchecked Sendable {
     ) throws(Errno) -> R {
         let result = try lock.reading { () throws(Errno) -> R? in
             guard let inner else { return nil }
-            if ControlNode(node) == nil { lastUse.store(SecretFS.bootSeconds, ordering: .relaxed) }
+            noteUse(of: node)
             return try body(inner)
         }
         if let result { return result }
@@ -147,37 +156,5 @@ public final class FrontDoor: FileSystem, @unchecked Sendable {
         case .reader, .control: return
         }
         for cell in ledger.cells() where cell.kind == kind && cell.handle == number { ledger.giveBack(cell) }
-    }
-}
-
-/// Many readers or one writer, who is not kept waiting by a stream of readers.
-final class ReadWriteLock: @unchecked Sendable {
-    // The pointer never changes, and pthread locks are made to be shared between threads.
-    private let lock: UnsafeMutablePointer<pthread_rwlock_t>
-
-    init() {
-        lock = .allocate(capacity: 1)
-        var attributes = pthread_rwlockattr_t()
-        pthread_rwlockattr_init(&attributes)
-        pthread_rwlockattr_setkind_np(&attributes, Int32(PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP))
-        pthread_rwlock_init(lock, &attributes)
-        pthread_rwlockattr_destroy(&attributes)
-    }
-
-    deinit {
-        pthread_rwlock_destroy(lock)
-        lock.deallocate()
-    }
-
-    func reading<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R {
-        pthread_rwlock_rdlock(lock)
-        defer { pthread_rwlock_unlock(lock) }
-        return try body()
-    }
-
-    func writing<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R {
-        pthread_rwlock_wrlock(lock)
-        defer { pthread_rwlock_unlock(lock) }
-        return try body()
     }
 }

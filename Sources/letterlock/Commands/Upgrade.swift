@@ -21,7 +21,7 @@ struct Upgrade: ParsableCommand {
         guard let guardian = before["guardian"]["pid"].integer.flatMap({ Int32(exactly: $0) }),
             let upgrades = before["guardian"]["upgrades"].integer
         else { throw Failure("the mount on \(mountpoint) has no guardian that could upgrade it") }
-        guard kill(guardian, SIGHUP) == 0 else { throw Failure("the guardian, process \(guardian)", errno: errno) }
+        guard kill(guardian, SIGUSR1) == 0 else { throw Failure("the guardian, process \(guardian)", errno: errno) }
         let after = try outcome(control, upgrades)
         if let reason = after["guardian"]["upgrade_failure"].string {
             throw Failure("not upgraded: \(reason)", hint: "the old server goes on")

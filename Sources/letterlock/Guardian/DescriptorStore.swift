@@ -10,6 +10,16 @@ struct DescriptorStore {
         var key: Int32
         var events: Int32
         var lock: Int32
+
+        /// Lets it all go; the store's lock too, of which systemd goes on having a copy.
+        func close() {
+            let setLock: Int32 = 37  // F_OFD_SETLK
+            var nothing = flock()
+            nothing.l_type = Int16(F_UNLCK)
+            nothing.l_whence = Int16(SEEK_SET)
+            _ = fcntl(lock, setLock, &nothing)
+            for descriptor in [connection, board, key, events, lock] { Glibc.close(descriptor) }
+        }
     }
 
     private static let names = ["connection", "board", "key", "events", "lock"]
@@ -42,10 +52,10 @@ struct DescriptorStore {
         return Kept(connection: connection, board: board, key: key, events: events, lock: lock)
     }
 
-    func keep(connection: Int32, board: Int32, key: Int32, events: Int32, lock: Int32) {
+    func keep(_ kept: Kept) {
         guard isUsed else { return }
         forget()
-        for (name, descriptor) in zip(Self.names, [connection, board, key, events, lock]) {
+        for (name, descriptor) in zip(Self.names, [kept.connection, kept.board, kept.key, kept.events, kept.lock]) {
             send("FDSTORE=1\nFDNAME=\(Self.prefix)\(name)", descriptor)
         }
     }

@@ -69,7 +69,9 @@ extension Guardian {
 
     private func announce() {
         stage = .serving
-        store.keep(connection: connection, board: board.descriptor, key: key.descriptor, events: events, lock: lock)
+        store.keep(
+            DescriptorStore.Kept(
+                connection: connection, board: board.descriptor, key: key.descriptor, events: events, lock: lock))
         request.ready?.ready()
         ServiceNotification.ready(status: "serving \(request.mountpoint)")
     }

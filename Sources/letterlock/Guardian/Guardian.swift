@@ -49,7 +49,14 @@ final class Guardian {
     }
     var stage = Stage.starting
 
-    init(_ request: MountRequest, passphrase: Int32?) throws(Failure) {
+    /// - Parameters:
+    ///   - kept: What systemd has kept of the guardian before this one; nil for a new mount.
+    ///   - passphrase: The end of a pipe that it comes out of, for the first server.
+    init(
+        _ request: MountRequest, _ store: DescriptorStore, _ kept: DescriptorStore.Kept? = nil, passphrase: Int32? = nil
+    )
+        throws(Failure)
+    {
         self.request = request
         self.passphrase = passphrase
         log = ServerLog(isDetached: request.ready != nil)
@@ -59,8 +66,7 @@ final class Guardian {
         signals = try Self.takeSignals()
         let (own, servers) = try Channel.pair()
         invalidations = (own, servers)
-        store = DescriptorStore(isWanted: request.usesDescriptorStore)
-        let kept = store.takeUp()
+        self.store = store
         do {
             LockedMemory.allowsUnlocked = request.options.allowsUnlockedMemory || request.keys.allowsUnlockedMemory
             if let kept {
@@ -90,7 +96,7 @@ final class Guardian {
     private static func takeSignals() throws(Failure) -> Int32 {
         var set = sigset_t()
         sigemptyset(&set)
-        for number in [SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD] { sigaddset(&set, number) }
+        for number in [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD] { sigaddset(&set, number) }
         sigprocmask(SIG_BLOCK, &set, nil)
         let descriptor = ll_signalfd(&set)
         guard descriptor >= 0 else { throw Failure("cannot wait for signals", errno: errno) }
@@ -101,7 +107,10 @@ final class Guardian {
     func run() throws(Failure) {
         // Nothing that this process was started with is for its servers.
         close_range(3, UInt32.max, Int32(CLOSE_RANGE_CLOEXEC))
-        if connection >= 0 { try serveInvalidations() }
+        if connection >= 0 {
+            endPredecessorsServer()
+            try serveInvalidations()
+        }
         try startServer()
         while true {
             var waiting = [pollfd(fd: signals, events: Int16(POLLIN), revents: 0)]
@@ -119,6 +128,19 @@ final class Guardian {
         }
     }
 
+    /// After the sudden death of the guardian before this one its server ends by itself; two must not have the store open,
+    /// whose lock they share.
+    private func endPredecessorsServer() {
+        let process = board.server
+        guard process > 0, ProcessTable.command(of: process) == ProcessHygiene.processName,
+            !ProcessTable.awaitEnd(of: process, seconds: Self.predecessorSeconds)
+        else { return }
+        kill(process, SIGKILL)
+        _ = ProcessTable.awaitEnd(of: process, seconds: Self.predecessorSeconds)
+    }
+
+    private static let predecessorSeconds: Int32 = 30
+
     func serveInvalidations() throws(Failure) {
         try Invalidations.start(invalidations.own.descriptor, connection: connection)
     }
@@ -130,8 +152,8 @@ final class Guardian {
         while true {
             switch ll_next_signal(signals) {
             case -1: return false
-            case SIGTERM, SIGINT: unmount()
-            case SIGHUP: upgrade()
+            case SIGTERM, SIGINT, SIGHUP: unmount()
+            case SIGUSR1: upgrade()
             case SIGUSR2: leave()
             default:
                 var status: Int32 = 0
@@ -157,7 +179,7 @@ final class Guardian {
         }
         ServiceNotification.stopping()
         let words = ["detach"] + (log.isDetached ? ["--quiet"] : []) + ["--", request.mountpoint]
-        unmounting = try? Spawning.start(program, words)
+        unmounting = try? Spawning(program: program, words).start()
     }
 
     /// Has systemd keep the mount, and ends: the next guardian goes on with it.

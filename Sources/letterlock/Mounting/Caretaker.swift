@@ -1,4 +1,3 @@
-import CLinux
 import Fuse
 import Glibc
 import SecretFS
@@ -31,19 +30,6 @@ final class Caretaker: Sendable {
     /// The server ends for another one's sake.
     var isLeaving: Bool { leaves.load(ordering: .acquiring) }
 
-    private static func hangup() -> sigset_t {
-        var set = sigset_t()
-        sigemptyset(&set)
-        sigaddset(&set, SIGHUP)
-        return set
-    }
-
-    /// Keeps SIGHUP for this thread; to be called before any other thread is started.
-    static func holdSignals() {
-        var set = hangup()
-        pthread_sigmask(SIG_BLOCK, &set, nil)
-    }
-
     func start() throws(Failure) {
         var thread = pthread_t()
         let this = Unmanaged.passRetained(self)
@@ -64,17 +50,10 @@ final class Caretaker: Sendable {
         // The workers have been started. This process must never wait for its own mount: killed while it waits, it could
         // not end before its successor answers, which is only started at its end.
         channel.send(.serving)
-        var set = Self.hangup()
-        let signals = ll_signalfd(&set)
         while true {
-            var waiting = [
-                pollfd(fd: channel.descriptor, events: Int16(POLLIN), revents: 0),
-                pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
-            ]
-            let count = poll(&waiting, 2, waitingTime)
-            if count == 0 { keyring.remember() }
-            if waiting[1].revents != 0 { takeHangup(signals) }
-            if waiting[0].revents != 0, !heed() { return }
+            var waiting = pollfd(fd: channel.descriptor, events: Int16(POLLIN), revents: 0)
+            if poll(&waiting, 1, waitingTime) == 0 { keyring.remember() }
+            if waiting.revents != 0, !heed() { return }
             if let idleLimit, !door.isLocked, door.idleSeconds >= idleLimit { door.lockKeyring() }
         }
     }
@@ -82,10 +61,6 @@ final class Caretaker: Sendable {
     private var waitingTime: Int32 {
         guard let idleLimit, !door.isLocked else { return Self.rememberingTime }
         return Int32(min(Int64(Self.rememberingTime), max(1, idleLimit - door.idleSeconds) * 1000))
-    }
-
-    private func takeHangup(_ signals: Int32) {
-        while ll_next_signal(signals) >= 0 {}
     }
 
     /// False if there is nothing more to hear.
@@ -113,9 +88,10 @@ final class Caretaker: Sendable {
         }
         keyring.log.warn("the guardian of \(keyring.request.mountpoint) is gone: unmounting")
         do {
-            try Unmounting.remove(keyring.request.mountpoint, detaches: true)
+            // Without a look at what is mounted: this process must never wait for its own mount.
+            try Fuse.Mount.unmount(keyring.request.mountpoint, lazily: true)
         } catch {
-            keyring.log.warn(error.message)
+            keyring.log.warn(Messages.failure(for: error).message)
             server.stop(atMost: Self.leavingLimit)
         }
     }

@@ -36,40 +36,44 @@ struct MountRequest {
     private func serve() throws(Failure) {
         var request = self
         request.keys.take(options)
+        EpochMemory.pinDirectory()
         request.store = try StoreDescription.directory(store)
+        let descriptors = DescriptorStore(isWanted: usesDescriptorStore)
+        if let kept = descriptors.takeUp(), let place = placeOfKept(kept) {
+            // Nobody serves it yet: whoever looks at the mount point waits, so this process must not.
+            request.mountpoint = place
+            return try Guardian(request, descriptors, kept).run()
+        }
         request.mountpoint = try Self.mountDirectory(mountpoint)
         try Self.checkFuse()
         if request.isMountedAlready() { return }
-        // A mount that systemd has kept for this service is its own.
-        if !usesDescriptorStore || getenv("LISTEN_FDS") == nil { try request.checkFree() }
+        try request.checkFree()
         guard staysInForeground else { return try request.startGuardian() }
         // Whoever asked for a server in the background has asked for the passphrase as well.
         let passphrase = ready == nil ? try request.keys.passphrasePipe(for: request.store) : keys.passphraseDescriptor
-        try Guardian(request, passphrase: passphrase).run()
+        try Guardian(request, descriptors, passphrase: passphrase).run()
+    }
+
+    /// Where the mount is that systemd has kept for this service; nil if somebody has unmounted it meanwhile.
+    private func placeOfKept(_ kept: DescriptorStore.Kept) -> String? {
+        let place = Paths.resolvedParent(mountpoint)
+        if MountTable().entry(at: place)?.isLetterlock == true { return place }
+        kept.close()
+        return nil
     }
 
     // MARK: - Before anything is opened
 
     private static func mountDirectory(_ path: String) throws(Failure) -> String {
-        var directory = Paths.resolved(path)
-        if case .failure(let number) = directory, number.value == ENOTCONN {
-            try clearDeadMount(path)
-            directory = Paths.resolved(path)
-        }
-        return try mountDirectory(path, directory)
-    }
-
-    private static func mountDirectory(_ path: String, _ resolved: Result<String, SystemErrorNumber>)
-        throws(Failure) -> String
-    {
+        var attributes = stat()
+        if stat(path, &attributes) != 0, errno == ENOTCONN { try clearDeadMount(path) }
         let directory: String
-        switch resolved {
+        switch Paths.resolved(path) {
         case .success(let path): directory = path
         case .failure(let number) where number.value == ENOENT:
             throw Failure("mount point \(path) does not exist", hint: "mkdir -p \(path)")
         case .failure(let number): throw Failure("mount point \(path)", errno: number.value)
         }
-        var attributes = stat()
         guard stat(directory, &attributes) == 0 else { throw Failure("mount point \(path)", errno: errno) }
         guard attributes.st_mode & S_IFMT == S_IFDIR else {
             throw Failure("mount point \(path) is not a directory")
@@ -131,10 +135,6 @@ struct MountRequest {
             throw Messages.failure(.busy(holder: holder.text), store: store)
         }
         if let entry = MountTable().entry(at: mountpoint), entry.isLetterlock {
-            var statistics = statvfs()
-            if statvfs(mountpoint, &statistics) != 0, errno == ENOTCONN {
-                return try Self.clearDeadMount(mountpoint)
-            }
             throw Failure(
                 "keyring '\(entry.source)' is mounted on \(mountpoint) already",
                 hint: "run 'letterlock umount \(mountpoint)' first", code: .busy)
@@ -144,21 +144,24 @@ struct MountRequest {
     // MARK: - In the background
 
     private func startGuardian() throws(Failure) {
-        EpochMemory.pinDirectory()
-        let answer = try ServerProcess.pipe()
+        let answer = try Spawning.pipe()
         defer { close(answer.reading) }
         // The passphrase is asked for here, where the terminal is, and goes through a pipe: its buffers are the
         // kernel's and never reach swap.
         let passphrase = try keys.passphrasePipe(for: store)
-        let process = try ServerProcess.start(
-            try serverArguments(readsPassphrase: passphrase != nil), ready: answer.writing,
-            passphrase: passphrase ?? -1)
+        var spawning = Spawning(
+            Spawning.ownProgram, try guardianArguments(readsPassphrase: passphrase != nil))
+        spawning.isDetached = true
+        spawning.descriptors = [(answer.writing, Self.readyDescriptor)]
+        if let passphrase { spawning.descriptors.append((passphrase, Self.passphraseDescriptor)) }
+        spawning.closesFrom = passphrase == nil ? Self.passphraseDescriptor : Self.passphraseDescriptor + 1
+        let process = try spawning.start()
         close(answer.writing)
         if let passphrase { close(passphrase) }
         do {
             try ReadyPipe.await(answer.reading)
         } catch {
-            // The server ends by itself; its end is awaited so that the store is free when this command returns.
+            // The guardian ends by itself; its end is awaited so that the store is free when this command returns.
             waitpid(process, nil, 0)
             throw error
         }
@@ -168,10 +171,14 @@ struct MountRequest {
         }
     }
 
-    private func serverArguments(readsPassphrase: Bool) throws(Failure) -> [String] {
-        var arguments = ["mount", "-f", "--ready-fd", String(ServerProcess.readyDescriptor)]
+    /// Descriptor numbers that a guardian in the background finds its two pipes at.
+    private static let readyDescriptor: Int32 = 3
+    private static let passphraseDescriptor: Int32 = 4
+
+    private func guardianArguments(readsPassphrase: Bool) throws(Failure) -> [String] {
+        var arguments = ["mount", "-f", "--ready-fd", String(Self.readyDescriptor)]
         arguments += ["--key-service", try keys.absoluteSpec()]
-        if readsPassphrase { arguments += ["--passphrase-fd", String(ServerProcess.passphraseDescriptor)] }
+        if readsPassphrase { arguments += ["--passphrase-fd", String(Self.passphraseDescriptor)] }
         for option in options.texts { arguments += ["-o", option] }
         return arguments + ["--", store, mountpoint]
     }

@@ -71,8 +71,6 @@ struct MountServer {
 
     /// Opens the keyring, unless it was locked when the last server died.
     private func open(_ keyring: ServedKeyring, _ channel: Channel) throws(Failure) -> FrontDoor {
-        // From before the first thread on; at a prompt there is none.
-        Caretaker.holdSignals()
         let isFirst = keyring.board.initRequest == nil
         var fileSystem: SecretFS?
         var name = ""
@@ -87,7 +85,9 @@ struct MountServer {
             name = store.keyring.name
             channel.send(.opened, name, descriptor: keyring.lockDescriptor)
         }
-        return FrontDoor(fileSystem, options: keyring.options(era: 0), keeper: keyring.keeper)
+        return FrontDoor(
+            fileSystem, options: keyring.options(era: 0), tracksUse: request.options.idleLock != nil,
+            keeper: keyring.keeper)
     }
 
     private func serve(_ door: FrontDoor, _ keyring: ServedKeyring, _ channel: Channel, _ connection: Int32) throws {

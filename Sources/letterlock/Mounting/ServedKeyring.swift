@@ -89,7 +89,9 @@ final class ServedKeyring: Sendable {
                 board.isLocked = true
                 log.note("\(request.mountpoint) is locked")
             },
-            status: { [self] in lockedStatus })
+            describe: { [self] in
+                try? StoreDescription.summary(of: request.store, inheritedLock: lockDescriptor)
+            })
     }
 
     /// Opens it again, with a passphrase that was written, or by asking the key service once more.
@@ -109,23 +111,6 @@ final class ServedKeyring: Sendable {
             default: throw Errno(EIO)
             }
         }
-    }
-
-    private var lockedStatus: String {
-        var members = [("state", JSON.quoted("locked"))]
-        if let summary = try? StoreDescription.summary(of: request.store, inheritedLock: lockDescriptor) {
-            members.insert(("keyring", JSON.quoted(summary.name)), at: 0)
-            members.insert(("store_id", JSON.quoted(summary.storeID.description)), at: 1)
-            members.append(("key_services", "[" + summary.keyServices.map(JSON.quoted).joined(separator: ",") + "]"))
-        }
-        members.append(
-            (
-                "server",
-                "{\"pid\":\(getpid()),\"generation\":\(board.servers),\"version\":\(JSON.quoted(Program.version))}"
-            ))
-        members.append(("guardian", "{\"pid\":\(board.guardian)}"))
-        members.append(("problems", "[]"))
-        return "{" + members.map { "\(JSON.quoted($0.0)):\($0.1)" }.joined(separator: ",") + "}\n"
     }
 
     // MARK: Options

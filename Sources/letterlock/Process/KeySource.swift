@@ -83,7 +83,7 @@ struct KeySource {
         guard case .passphrase = try parsedSpec() else { return nil }
         // Nobody shall type a passphrase for what takes none.
         if passphraseFile == nil, passphraseDescriptor == nil { try StoreDescription(at: store).checkTakesPassphrase() }
-        let pipe = try ServerProcess.pipe()
+        let pipe = try Spawning.pipe()
         defer { close(pipe.writing) }
         do {
             try start()

@@ -3,13 +3,16 @@ import Glibc
 
 /// What a process that will hold keys does to itself before anything else.
 enum ProcessHygiene {
+    /// As /proc/PID/comm and `ps` show it.
+    static let processName = "letterlock"
+
     static func apply() {
         // Swift's runtime prints registers, and the bytes they point to, when it crashes: a key may be among them.
         for number in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGQUIT] { signal(number, SIG_DFL) }
         // A reader of our output that goes away is an error of write(2), not the death of a server.
         signal(SIGPIPE, SIG_IGN)
         // Started through a descriptor, it would be called by that one's number.
-        "letterlock".withCString { _ = ll_prctl(15, UInt(bitPattern: $0)) }  // PR_SET_NAME
+        processName.withCString { _ = ll_prctl(15, UInt(bitPattern: $0)) }  // PR_SET_NAME
         // No core file, no ptrace by the same user, no /proc/PID/mem.
         _ = ll_prctl(4, 0)  // PR_SET_DUMPABLE
         var none = rlimit(rlim_cur: 0, rlim_max: 0)

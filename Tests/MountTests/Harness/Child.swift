@@ -48,10 +48,14 @@ final class Child {
             posix_spawn_file_actions_destroy(&actions)
             posix_spawnattr_destroy(&attributes)
         }
+        // Copied first: what is copied from must not be among what is copied to.
+        var copies: [Int32] = []
+        defer { for copy in copies { close(copy) } }
         for (number, source) in [0: standardInput, 1: output, 2: complaint].merging(
             descriptors, uniquingKeysWith: { $1 })
         {
-            posix_spawn_file_actions_adddup2(&actions, source, number)
+            copies.append(try check(fcntl(source, F_DUPFD_CLOEXEC, 100)))
+            posix_spawn_file_actions_adddup2(&actions, copies.last!, number)
         }
         if let directory { posix_spawn_file_actions_addchdir_np(&actions, directory) }
         posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP))
