@@ -7,12 +7,14 @@ struct PlaintextBuffer: ~Copyable {
     /// False for memory of malloc's, which is what there is when no mapping can be had.
     private let isMapped: Bool
 
-    init(byteCount: Int) {
+    /// - Parameter isResident: All of it has its pages from the beginning.
+    init(byteCount: Int, isResident: Bool = false) {
         let rounded = (byteCount + 4095) & ~4095
         let address = mmap(nil, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         guard let address, address != MAP_FAILED else {
             bytes = .allocate(byteCount: rounded, alignment: 4096)
             isMapped = false
+            if isResident { memset(bytes.baseAddress!, 0, rounded) }
             return
         }
         bytes = UnsafeMutableRawBufferPointer(start: address, count: rounded)
@@ -20,6 +22,7 @@ struct PlaintextBuffer: ~Copyable {
         madvise(address, rounded, Int32(MADV_DONTDUMP))
         // As pages are touched: an idle server's buffers cost nothing. Failure leaves the memory as it was.
         if Self.mayLock { _ = mlock2(address, rounded, UInt32(MLOCK_ONFAULT)) }
+        if isResident { memset(address, 0, rounded) }
     }
 
     deinit {

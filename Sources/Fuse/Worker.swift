@@ -28,7 +28,10 @@ final class Worker {
     init(_ session: Session, slot: Int? = nil) {
         self.session = session
         self.slot = slot
-        requestBuffer = PlaintextBuffer(byteCount: session.options.maxWriteByteCount + Self.headroomByteCount)
+        // Resident: a request that is taken while this process is being killed cannot be copied to a page that is not
+        // there yet, and the kernel then answers it with EIO where it would have sent it again to the successor.
+        requestBuffer = PlaintextBuffer(
+            byteCount: session.options.maxWriteByteCount + Self.headroomByteCount, isResident: true)
         scratchBuffer = PlaintextBuffer(byteCount: session.options.maxWriteByteCount)
     }
 

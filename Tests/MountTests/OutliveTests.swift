@@ -143,10 +143,10 @@ final class OutliveTests {
         let (path, stops) = (mounted.path, Flag())
         try put([UInt8](repeating: 0, count: 5000), mounted("value"))
         let crew = [
-            Soaker(stops) { number in try Soak.names(path, number) },
-            Soaker(stops) { number in try Soak.append(path, number) },
-            Soaker(stops) { number in try Soak.replace(path, number) },
-            Soaker(stops) { _ in try Soak.readWhole(path) },
+            Soaker("names", stops) { number in try Soak.names(path, number) },
+            Soaker("appending", stops) { number in try Soak.append(path, number) },
+            Soaker("replacing", stops) { number in try Soak.replace(path, number) },
+            Soaker("reading", stops) { _ in try Soak.readWhole(path) },
         ]
         var random = seed
         for _ in 0..<kills {
@@ -172,10 +172,12 @@ private final class Soaker: @unchecked Sendable {
     private(set) var count = 0
     private var failure: String?
     private var thread = pthread_t()
+    private let name: String
     private let stops: Flag
     private let body: (Int) throws -> Void
 
-    init(_ stops: Flag, _ body: @escaping (Int) throws -> Void) {
+    init(_ name: String, _ stops: Flag, _ body: @escaping (Int) throws -> Void) {
+        self.name = name
         self.stops = stops
         self.body = body
         pthread_create(
@@ -189,7 +191,7 @@ private final class Soaker: @unchecked Sendable {
     private func run() {
         while !stops.raised.load(ordering: .acquiring) {
             do { try body(count) } catch {
-                failure = "\(error) in round \(count)"
+                failure = "\(name): \(error) in round \(count)"
                 return
             }
             count += 1

@@ -211,7 +211,7 @@ extension Operations {
 
 extension NodeState {
     /// Somebody may be reading it with the page cache.
-    var mayBeRead: Bool { cachedHandles > 0 || isInherited }
+    var mayBeRead: Bool { cachedHandles > 0 || inheritedAt != nil }
 
     /// One handle more.
     ///

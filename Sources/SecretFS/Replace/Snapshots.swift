@@ -161,7 +161,7 @@ extension SecretFS {
     func waitForReaders(of id: NodeID) {
         for _ in 0..<Self.attemptLimit {
             let now = Self.monotonicTime
-            let isWorthIt = nodes.update(id) { $0.cachedHandles > 0 && now < $0.lastCachedOpening + Self.readersTime }
+            let isWorthIt = nodes.update(id) { $0.mayJustHaveBeenOpened(at: now) }
             guard isWorthIt == true else { return }
             usleep(Self.pause)
         }
@@ -212,6 +212,12 @@ extension NodeState {
     /// Nothing has happened lately that the kernel might not know the size after.
     func isCalm(at now: Double) -> Bool {
         session == nil && snapshots.isEmpty && now > lastReplaced + SecretFS.restlessTime
+    }
+
+    /// Somebody may be about to read it with the page cache: let in by this server, or by the one that died.
+    func mayJustHaveBeenOpened(at now: Double) -> Bool {
+        if let inheritedAt, now < inheritedAt + SecretFS.readersTime { return true }
+        return cachedHandles > 0 && now < lastCachedOpening + SecretFS.readersTime
     }
 
     /// Old values that nobody reads any more; they are forgotten here.

@@ -138,7 +138,7 @@ struct RestartLimit {
     /// Three servers in a row that never served, within this many seconds.
     private static let seconds: Double = 10
     private static let failureLimit = 3
-    /// As many that served and crashed by their own fault: a request that no server survives comes again each time.
+    /// As many that served and ended by their own fault: a request that no server survives comes again each time.
     private static let crashLimit = 20
 
     private var failures: [Double] = []
@@ -149,7 +149,8 @@ struct RestartLimit {
         clock_gettime(CLOCK_MONOTONIC, &time)
         let now = Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
         if hasServed { failures = [] } else { failures.append(now) }
-        if [SIGSEGV, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE].contains(status & 0x7f) { crashes.append(now) }
+        let isAnothersDoing = [SIGKILL, SIGTERM, SIGINT, SIGHUP].contains(status & 0x7f)
+        if !isAnothersDoing { crashes.append(now) }
         failures.removeAll { $0 < now - Self.seconds }
         crashes.removeAll { $0 < now - Self.seconds }
         return failures.count < Self.failureLimit && crashes.count < Self.crashLimit

@@ -3,7 +3,7 @@ import Glibc
 import SecretFS
 import Synchronization
 
-/// The thread beside a server's workers: tells when the mount answers, brings it to disk now and then, locks it when it
+/// The thread beside a server's workers: brings the mount to disk now and then, locks it when it
 /// is idle, and does what the guardian says.
 final class Caretaker: Sendable {
     /// How often what has changed is brought to disk and its epoch remembered (milliseconds).
@@ -47,9 +47,6 @@ final class Caretaker: Sendable {
     }
 
     private func run() {
-        // The workers have been started. This process must never wait for its own mount: killed while it waits, it could
-        // not end before its successor answers, which is only started at its end.
-        channel.send(.serving)
         while true {
             var waiting = pollfd(fd: channel.descriptor, events: Int16(POLLIN), revents: 0)
             if poll(&waiting, 1, waitingTime) == 0 { keyring.remember() }
