@@ -54,7 +54,8 @@ let package = Package(
         program("letterlock-bench", ["CLinux", argumentParser]),
         .executableTarget(name: "fuse-limit", dependencies: ["CFuse"], cSettings: [.define("_GNU_SOURCE")]),
         tests(
-            "SecretTreeTests", ["SecretTree", "Keyring", "Storage", "Sodium", "CLinux"], without: ["ExampleStore1"]),
+            "SecretTreeTests", ["SecretTree", "Keyring", "Storage", "Sodium", "CLinux"],
+            without: ["ExampleStore1", "ExampleStore2"]),
         tests("StorageTests", ["Storage", "CLinux"]),
         tests("FuseTests", ["Fuse", "CLinux"]),
         tests("MountTests", ["CLinux"]),

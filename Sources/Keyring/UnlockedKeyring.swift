@@ -8,6 +8,8 @@ public final class UnlockedKeyring: Sendable {
     public let storeID: StoreID
     public let name: String
     public let created: Timestamp
+    /// Which history of the store this is; nil for the one that began with its making, another after a restore.
+    public let lineage: StoreID?
     /// The names of the services that open it, a slot each.
     public let keyServices: [String]
     /// The record to store; plaintext without secrets, authenticated.
@@ -20,38 +22,36 @@ public final class UnlockedKeyring: Sendable {
     private let current: Mutex<KeyState>
     private let everythingIsReadable: Atomic<Bool>
 
-    private init(
-        _ configuration: Configuration, _ bytes: [UInt8], _ rootKey: SecretKey,
-        _ state: (SecretKey, LifecycleCoding) throws(KeyringError) -> KeyState
+    init(
+        _ configuration: Configuration, _ bytes: [UInt8], _ rootKey: SecretKey, _ state: KeyState
     ) throws(KeyringError) {
         storeID = configuration.storeID
         name = configuration.name
         created = configuration.created
+        lineage = configuration.lineage
         keyServices = configuration.slots.map(\.label)
         configurationBytes = bytes
         self.configuration = configuration
         self.rootKey = rootKey
         coding = LifecycleCoding(storeID: configuration.storeID, key: try rootKey.derived("letterlock keks 1"))
         seal = LifecycleSeal(storeID: configuration.storeID, key: try rootKey.derived("letterlock lifecycle 1"))
-        let state = try state(rootKey, coding)
         everythingIsReadable = Atomic(state.lifecycle.isEverythingReadable)
         current = Mutex(state)
     }
 
-    /// A new keyring: a root key sealed by `service`, KEK version 1.
-    public static func create(name: String, service: any KeyService, now: Timestamp) throws(KeyringError)
-        -> UnlockedKeyring
-    {
+    /// A new keyring: a root key that `service` opens, and `recovery` as well; KEK version 1.
+    public static func create(
+        name: String, service: any KeyService, recovery: (any KeyService)? = nil, now: Timestamp
+    ) throws(KeyringError) -> UnlockedKeyring {
         guard name.utf8.count <= Configuration.nameLimit else { throw .damaged("the name is too long") }
-        let storeID = StoreID.random()
         let rootKey = try random()
-        let slot = try service.seal(
-            rootKey, for: SlotContext(store: storeID, keyring: name, purpose: .rootKey))
-        let configuration = Configuration(storeID: storeID, name: name, created: now, slots: [slot])
-        let kek = try random()
-        return try UnlockedKeyring(configuration, configuration.encoded(authenticatedBy: rootKey), rootKey) { _, _ in
-            KeyState(lifecycle: KeyLifecycle(now: now), keys: [.first: kek])
+        var configuration = Configuration(storeID: .random(), name: name, created: now, slots: [])
+        for service in [service, recovery].compactMap({ $0 }) {
+            configuration.slots.append(try configuration.slot(of: service, for: rootKey))
         }
+        return try UnlockedKeyring(
+            configuration, configuration.encoded(authenticatedBy: rootKey), rootKey,
+            KeyState(lifecycle: KeyLifecycle(now: now), keys: [.first: try random()]))
     }
 
     /// Opens a keyring from its two records.
@@ -86,12 +86,12 @@ public final class UnlockedKeyring: Sendable {
         _ rootKey: SecretKey
     ) throws(KeyringError) -> UnlockedKeyring {
         try Configuration.authenticate(bytes, rootKey)
-        return try UnlockedKeyring(configuration, [UInt8](bytes), rootKey) { rootKey, coding throws(KeyringError) in
-            let seal = LifecycleSeal(
-                storeID: configuration.storeID, key: try rootKey.derived("letterlock lifecycle 1"))
-            let (lifecycle, keys) = try seal.open(lifecycle, coding)
-            return KeyState(lifecycle: lifecycle, keys: keys)
-        }
+        let storeID = configuration.storeID
+        let seal = LifecycleSeal(storeID: storeID, key: try rootKey.derived("letterlock lifecycle 1"))
+        let (lifecycle, keys) = try seal.open(
+            lifecycle, LifecycleCoding(storeID: storeID, key: try rootKey.derived("letterlock keks 1")))
+        return try UnlockedKeyring(
+            configuration, [UInt8](bytes), rootKey, KeyState(lifecycle: lifecycle, keys: keys))
     }
 
     private static func unseal(_ configuration: Configuration, with service: any KeyService) throws(KeyringError)
@@ -100,7 +100,7 @@ public final class UnlockedKeyring: Sendable {
         let slots = configuration.slots.filter(service.opens)
         guard !slots.isEmpty else { throw .noMatchingSlot(kinds: configuration.slots.map(\.label)) }
         for slot in slots {
-            do { return try service.unseal(slot, for: configuration.context) } catch {
+            do { return try configuration.rootKey(in: slot, with: service) } catch {
                 guard error == .wrongSecret else { throw error }
             }
         }

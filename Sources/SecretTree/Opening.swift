@@ -157,7 +157,8 @@ extension SecretTree {
     /// The localizer's record, as it stands now. Called by the store when it begins a fold.
     private func localizerRecord() -> [(RecordKey, [UInt8])] {
         let record = RecordKey(.localizer)
-        return [(record, seals.root.sealed(record, byteCount: Localizer.byteCount) { state.localizer.put(into: $0) })]
+        let seal = state.localizerSeal ?? seals.root
+        return [(record, seal.sealed(record, byteCount: Localizer.byteCount) { state.localizer.put(into: $0) })]
     }
 
     private func foldWithLocalizer() {

@@ -114,10 +114,12 @@ struct TreeSeals: Sendable {
 
 /// What changes with transactions. Guarded by the tree's lock.
 final class TreeState: @unchecked Sendable {
-    // Written under the tree's write lock alone, read under either; `localizer` is written inside the store's
-    // commit besides, so that a fold finds it in step with the records.
+    // Written under the tree's write lock alone, read under either; `localizer` and its seal are written inside the
+    // store's commit besides, so that a fold finds them in step with the records.
     var root: Root
     var localizer: Localizer
+    /// What the localizer is sealed with if no longer with the seal that the tree was opened with.
+    var localizerSeal: RecordSeal?
     /// Records that are not what the root says: their key, and the element that the root's sum holds for it.
     var suspects: [RecordKey: HashSum?] = [:]
     /// How many contents each KEK version guards.

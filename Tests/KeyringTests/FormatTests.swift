@@ -70,6 +70,27 @@ import Testing
         }
     }
 
+    @Test func `what format 1 has written changes into format 2`() throws {
+        let keyring = try unlock(Self.configuration, Self.lifecycle, with: PlainKeyService())
+        // The passphrase's slot cannot follow to a new root key by itself.
+        #expect(throws: KeyringError.self) {
+            try keyring.rekeyed(0, .removed, opener: PlainKeyService(), now: day(5))
+        }
+        let changed = try keyring.rekeyed(1, .removed, opener: PlainKeyService(), now: day(5))
+        #expect(changed.configurationBytes[8..<12].elementsEqual([2, 0, 0, 0]))
+        let opened = try unlock(changed.configurationBytes, changed.lifecycleBytes(), with: PlainKeyService())
+        #expect(opened.slots.map(\.kind) == [.keyfile] && opened.name == "kept" && opened.lineage == nil)
+        #expect(try opened.unwrapped(Self.wrapped, version(5), context: Array("content 12".utf8)).count == 32)
+        // Another slot beside the old ones needs none of them.
+        let more = try keyring.addingSlot(PlainKeyService(9))
+        for service in [PlainKeyService(), PlainKeyService(9)] {
+            #expect(throws: Never.self) { try unlock(more, Self.lifecycle, with: service) }
+        }
+        #expect(throws: Never.self) {
+            try unlock(more, Self.lifecycle, with: try passphrase("correct horse battery staple"))
+        }
+    }
+
     /// Magic, format, suite, store id, creation: where whoever identifies a store looks.
     @Test func `a configuration begins as the format page says`() {
         #expect(Self.configuration.prefix(8).elementsEqual("LTTRLOCK".utf8))

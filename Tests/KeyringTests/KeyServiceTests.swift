@@ -32,7 +32,7 @@ import Testing
             for value in [0, .max] as [UInt64] {
                 var parameters = slot.parameters
                 parameters.withUnsafeMutableBytes { $0.storeBytes(of: value, toByteOffset: place, as: UInt64.self) }
-                let hostile = KeySlot(kind: .passphrase, parameters: parameters, sealedRootKey: slot.sealedRootKey)
+                let hostile = KeySlot(kind: .passphrase, parameters: parameters, sealedKey: slot.sealedKey)
                 #expect(throws: KeyringError.damaged("a key slot asks for Argon2id parameters out of bounds")) {
                     try passphrase("x").unseal(hostile, for: context)
                 }

@@ -27,7 +27,9 @@ import Testing
         let opened = try unlock(keyring.configurationBytes, keyring.lifecycleBytes(), with: PlainKeyService())
         #expect(opened.lifecycle == keyring.lifecycle)
         #expect(opened.storeID == keyring.storeID && opened.name == "prod" && opened.created == start)
-        #expect(opened.slots == [SlotDescription(index: 0, kind: .keyfile)] && opened.keyServices == ["keyfile"])
+        #expect(
+            opened.slots == [SlotDescription(index: 0, kind: .keyfile, label: "keyfile")]
+                && opened.keyServices == ["keyfile"])
         #expect(
             opened.lifecycle.versions.map(\.state)
                 == [.compromised, .disabled, .destroyed, .decryptOnly, .primary].map {
@@ -152,22 +154,6 @@ import Testing
         }
         let opened = try unlock(keyring.configurationBytes, keyring.lifecycleBytes(), with: PlainKeyService())
         #expect(opened.lifecycle == keyring.lifecycle && opened.lifecycle.latest == version(1000))
-    }
-
-    @Test func `several key services open one keyring, until one is removed`() throws {
-        let keyring = try keyring()
-        let lifecycle = keyring.lifecycleBytes()
-        let both = try keyring.addingSlot(try passphrase("open sesame"))
-        let opened = try unlock(both, lifecycle, with: try passphrase("open sesame"))
-        #expect(opened.slots.map(\.kind) == [.keyfile, .passphrase] && opened.lifecycle == keyring.lifecycle)
-        #expect(throws: Never.self) { try unlock(both, lifecycle, with: PlainKeyService()) }
-        let one = try opened.removingSlot(0)
-        #expect(throws: Never.self) { try unlock(one, lifecycle, with: try passphrase("open sesame")) }
-        #expect(throws: KeyringError.noMatchingSlot(kinds: ["passphrase"])) {
-            try unlock(one, lifecycle, with: PlainKeyService())
-        }
-        #expect(throws: KeyringError.self) { try opened.removingSlot(2) }
-        #expect(throws: KeyringError.self) { try keyring.removingSlot(0) }
     }
 
     @Test func `there are at most 16 slots`() throws {

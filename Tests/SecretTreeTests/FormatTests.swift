@@ -78,12 +78,32 @@ import Testing
     }
 
     @Test func `the store that is kept opens and reads as it did when it was made`() throws {
+        try withExample(1) { tree in try checkExample(tree) }
+    }
+
+    @Test(arguments: [false, true])
+    func `the store of configuration format 2 opens, after a key service was removed`(byPhrase: Bool) throws {
+        try withExample(2, phrase: byPhrase) { tree in
+            #expect(tree.keyring.keyServices == ["keyfile", "recovery"] && tree.keyring.lineage == nil)
+            #expect(try tree.names() == ["blocks", "newer", "password"])
+            let password = try tree.find("password").id
+            #expect(try tree.bytes(of: password) == Array("correct horse\n".utf8))
+            #expect(try tree.kekVersion(of: password) == KEKVersion(rawValue: 1))
+            #expect(try tree.bytes(of: tree.find("newer").id) == Array("under version two".utf8))
+            #expect(try tree.kekVersion(of: tree.find("newer").id) == KEKVersion(rawValue: 2))
+            #expect(try tree.bytes(of: tree.find("blocks").id) == (0..<40_000).map { UInt8($0 % 253) })
+        }
+    }
+
+    /// Opens a copy of an example store.
+    private func withExample(_ number: Int, phrase: Bool = false, _ body: (SecretTree) throws -> Void) throws {
         let place =
-            String(#filePath.prefix(upTo: #filePath.lastIndex(of: "/") ?? #filePath.startIndex)) + "/ExampleStore1"
+            String(#filePath.prefix(upTo: #filePath.lastIndex(of: "/") ?? #filePath.startIndex))
+            + "/ExampleStore\(number)"
         var template = Array("/tmp/letterlock-example-XXXXXX".utf8CString)
         let made = try #require(mkdtemp(&template))
         let directory = String(cString: made)
-        let names = ["lock", "journal.0", "journal.1", "records.sqlite", "blocks", "key"]
+        let names = ["lock", "journal.0", "journal.1", "records.sqlite", "blocks", "key"] + (phrase ? ["phrase"] : [])
         defer {
             for name in names + ["reserve", "records.sqlite-wal", "records.sqlite-shm"] {
                 unlink(directory + "/" + name)
@@ -97,14 +117,21 @@ import Testing
         let records = try SecretTree.keyRecords(of: store)
         let keyring = try records.configuration.withUnsafeBytes { configuration in
             try records.lifecycle.withUnsafeBytes { lifecycle in
-                try UnlockedKeyring.unlock(
-                    configuration: configuration, lifecycle: lifecycle, with: FileKeyService(path: directory + "/key"))
+                let service: any KeyService =
+                    phrase
+                    ? RecoveryService(phrase: try SecretInput.read(path: directory + "/phrase"))
+                    : FileKeyService(path: directory + "/key")
+                return try UnlockedKeyring.unlock(configuration: configuration, lifecycle: lifecycle, with: service)
             }
         }
         #expect(keyring.name == "example")
         let tree = try SecretTree.open(store, keyring: keyring, readOnly: false, seenEpoch: 1, now: House.now)
         #expect(tree.problems.isEmpty)
         #expect(try tree.verify().problems.isEmpty)
+        try body(tree)
+    }
+
+    private func checkExample(_ tree: SecretTree) throws {
         #expect(try tree.names() == ["blocks", "body", "empty", "newer", "pipe", "second-name", "web"])
 
         let web = try tree.find("web")

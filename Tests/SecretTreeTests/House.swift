@@ -44,6 +44,8 @@ final class House {
         return try SecretTree.open(store, keyring: keyring, readOnly: false, seenEpoch: nil, now: House.now)
     }
 
+    var keyService: FileKeyService { FileKeyService(path: keyFile) }
+
     private static func makeKeyFile() throws -> String {
         var template = Array("/tmp/letterlock-key-XXXXXX".utf8CString)
         let descriptor = mkstemp(&template)

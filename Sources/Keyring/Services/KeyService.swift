@@ -5,6 +5,8 @@ public struct SlotContext: Sendable, Equatable {
     /// What the sealed key is for. The raw values are stored, in a service's context too.
     public enum Purpose: String, Sendable, CaseIterable {
         case rootKey = "root-key"
+        /// The key of one slot, which opens the root key by the slot's link.
+        case slotKey = "slot-key"
         case backup = "backup"
     }
 
@@ -20,7 +22,7 @@ public struct SlotContext: Sendable, Equatable {
     }
 }
 
-/// What seals a keyring's root key: called when a keyring is made or opened, never on the way of a read.
+/// What seals the keys of slots: called when a keyring is made or opened, never on the way of a read.
 ///
 /// A call may take as long as a network does, 15 s at most, and holds no lock.
 public protocol KeyService: Sendable {

@@ -3,8 +3,23 @@ public enum KeyServiceSpec: Sendable, Equatable {
     case passphrase
     case keyfile(path: String)
     case credential(name: String)
+    case recovery
     /// A service of the room KeyServices: what stands behind its kind and the colon, for it to read; may be empty.
     case remote(KeySlotKind, String)
+
+    /// The kind of slot that it opens.
+    public var kind: KeySlotKind {
+        switch self {
+        case .passphrase: .passphrase
+        case .recovery: .recovery
+        case .keyfile, .credential: .keyfile
+        case .remote(let kind, _): kind
+        }
+    }
+
+    public var isRemote: Bool {
+        if case .remote = self { true } else { false }
+    }
 
     /// Reads `KIND` or `KIND:REST`.
     ///
@@ -14,6 +29,7 @@ public enum KeyServiceSpec: Sendable, Equatable {
         let rest = parts.count > 1 ? parts[1] : ""
         switch parts[0] {
         case "passphrase" where parts.count == 1: return .passphrase
+        case "recovery" where parts.count == 1: return .recovery
         case "keyfile" where !rest.isEmpty: return .keyfile(path: rest)
         case "credential" where !rest.isEmpty: return .credential(name: rest)
         case "vault" where !rest.isEmpty: return .remote(.vault, rest)
@@ -23,7 +39,7 @@ public enum KeyServiceSpec: Sendable, Equatable {
         case "age": return .remote(.age, rest)
         default:
             throw .serviceUnavailable(
-                "'\(text)' is not a key service: passphrase, keyfile:PATH, credential:NAME, "
+                "'\(text)' is not a key service: passphrase, recovery, keyfile:PATH, credential:NAME, "
                     + "vault:https://HOST:PORT/MOUNT/KEY, awskms:KEY, pkcs11:…, tpm2 or age:RECIPIENT")
         }
     }

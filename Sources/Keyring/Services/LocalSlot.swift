@@ -5,7 +5,7 @@ enum LocalSlot {
     static func seal(
         _ key: SecretKey, _ kind: KeySlotKind, _ parameters: [UInt8], _ context: SlotContext, under slotKey: SecretKey
     ) -> KeySlot {
-        KeySlot(kind: kind, parameters: parameters, sealedRootKey: sealed(key, kind, parameters, context, slotKey))
+        KeySlot(kind: kind, parameters: parameters, sealedKey: sealed(key, kind, parameters, context, slotKey))
     }
 
     static func sealed(
@@ -29,7 +29,7 @@ enum LocalSlot {
     static func open(_ slot: KeySlot, _ context: SlotContext, under slotKey: SecretKey) throws(KeyringError)
         -> SecretKey
     {
-        try open(slot.sealedRootKey[...], slot.kind, slot.parameters, context, slotKey)
+        try open(slot.sealedKey[...], slot.kind, slot.parameters, context, slotKey)
     }
 
     static func open(

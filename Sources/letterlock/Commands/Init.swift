@@ -16,24 +16,34 @@ struct Init: ParsableCommand {
 
     @OptionGroup var keys: KeyOptions
 
+    @Flag(help: "Make a recovery phrase as well, which opens the keyring should the other key be lost.")
+    var recovery = false
+
+    @OptionGroup var recoveryOptions: RecoveryOptions
+
     func run() throws {
         let source = try keys.source()
+        let place = recovery || recoveryOptions.recoveryFile != nil ? try recoveryOptions.place() : nil
         let name = try Self.checked(self.name ?? Self.defaultName(store))
         let isNew = try Self.prepare(store)
         do {
             // The key is asked for when everything else is in order.
             let service = try source.service(makesKeyring: true)
-            try Self.make(store, name, service)
+            try Self.make(store, name, service, place)
         } catch {
             Self.clear(store, removesDirectory: isNew)
             throw error
         }
         Output.line("keyring '\(Output.printable(name))' is made in \(store), KEK version 1 is its primary")
+        place?.tell()
     }
 
-    private static func make(_ path: String, _ name: String, _ service: any KeyService) throws {
+    private static func make(_ path: String, _ name: String, _ service: any KeyService, _ recovery: RecoveryPlace?)
+        throws
+    {
         let now = Timestamp.now()
-        let keyring = try UnlockedKeyring.create(name: name, service: service, now: now)
+        let keyring = try UnlockedKeyring.create(
+            name: name, service: service, recovery: try recovery?.makeService(), now: now)
         let store = try JournaledStore.create(at: path)
         do {
             try SecretTree.create(in: store, keyring: keyring, uid: geteuid(), gid: getegid(), now: now)

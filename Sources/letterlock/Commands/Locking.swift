@@ -30,19 +30,25 @@ struct Unlock: ParsableCommand {
     func run() throws {
         let control = try Control(at: mountpoint)
         let services = try control.json("status")["key_services"].elements.map(\.words)
-        guard services.contains("passphrase") || passphraseFile != nil || passphraseFd != nil else {
-            return try control.write("1", to: "unlock")
+        let isGiven = passphraseFile != nil || passphraseFd != nil
+        // Another service than a passphrase is asked without asking anybody.
+        if !isGiven, services.contains(where: { $0 != "passphrase" }) {
+            do throws(Failure) { return try control.write("1", to: "unlock") } catch {
+                guard error.code == .wrongSecret, services.contains("passphrase") else { throw error }
+            }
         }
         var keys = KeySource()
         keys.passphraseFile = passphraseFile
         keys.passphraseDescriptor = passphraseFd
         let secret = try keys.typedPassphrase()
-        let number = secret.withUnsafeBytes { bytes -> Int32 in
-            let descriptor = open(control.path("unlock"), O_WRONLY | O_CLOEXEC)
-            guard descriptor >= 0 else { return errno }
-            defer { close(descriptor) }
-            return write(descriptor, bytes.baseAddress, bytes.count) == bytes.count ? 0 : errno
-        }
+        // The kernel does not reach into secret memory for what it hands to the server.
+        let scratch = ScratchBuffer(byteCount: secret.byteCount)
+        secret.withUnsafeBytes { scratch.bytes.copyMemory(from: $0) }
+        let descriptor = open(control.path("unlock"), O_WRONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw control.explain(errno, reading: false, "unlock", nil) }
+        defer { close(descriptor) }
+        let written = write(descriptor, scratch.bytes.baseAddress, scratch.byteCount)
+        let number = written == scratch.byteCount ? 0 : errno
         guard number == 0 else { throw control.explain(number, reading: false, "unlock", nil) }
     }
 }

@@ -1,4 +1,5 @@
 import Glibc
+import Keyring
 
 /// The highest epoch seen of a store, kept outside of it, so that an old copy put in its place is noticed.
 struct EpochMemory {
@@ -10,8 +11,12 @@ struct EpochMemory {
 
     let path: String
 
-    /// - Parameter store: The store's id, in hexadecimal digits and dashes.
-    init(store: String) { path = "\(Self.directory)/\(store).epoch" }
+    /// Each history of a store has its own: what was restored from a backup does not hold for a rollback of what it was
+    /// made from, nor the other way round.
+    init(of keyring: UnlockedKeyring) {
+        let name = keyring.storeID.description + (keyring.lineage.map { ".\($0)" } ?? "")
+        path = "\(Self.directory)/\(name).epoch"
+    }
 
     static var directory: String {
         if let given = variable("LETTERLOCK_STATE_DIRECTORY") { return given }

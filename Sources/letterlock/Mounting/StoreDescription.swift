@@ -88,9 +88,9 @@ struct StoreDescription {
         }
     }
 
-    func checkTakesPassphrase() throws(Failure) {
-        guard let kinds = summary?.keyServices, !kinds.contains("passphrase") else { return }
-        throw Messages.failure(.noMatchingSlot(kinds: kinds))
+    func checkTakes(_ kind: KeySlotKind) throws(Failure) {
+        guard let summary, !summary.slots.contains(where: { $0.kind == kind }) else { return }
+        throw Messages.failure(.noMatchingSlot(kinds: summary.keyServices))
     }
 
     private var state: String { holder == nil ? "locked" : "unlocked" }

@@ -69,7 +69,7 @@ enum StoreOpening {
                 }
             }
         }
-        let memory = EpochMemory(store: keyring.storeID.description)
+        let memory = EpochMemory(of: keyring)
         var warnings: [String] = []
         let seen = try recall(memory, acceptsRollback, &warnings)
         let tree = try SecretTree.open(

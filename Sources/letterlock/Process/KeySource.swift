@@ -26,6 +26,7 @@ struct KeySource {
             try start()
             switch spec {
             case .passphrase: return PassphraseService(passphrase: try passphrase(isNew: makesKeyring))
+            case .recovery: return RecoveryService(phrase: try passphrase(isNew: false))
             case .keyfile(let path): return FileKeyService(path: path)
             case .credential(let name): return try CredentialService(name: name)
             case .remote(let kind, _):
@@ -38,17 +39,25 @@ struct KeySource {
 
     /// Makes the key service of a keyring that is unlocked through its mount.
     ///
-    /// - Parameter typed: What was written: the passphrase, where one is asked for.
+    /// - Parameter typed: What was written: a passphrase, or `1` where the key service is to be asked once more.
     func service(typed: UnsafeRawBufferPointer) throws(Failure) -> any KeyService {
-        guard case .passphrase = try parsedSpec() else { return try service() }
+        let isPassphrase = try takesTyped() || !typed.elementsEqual([UInt8(ascii: "1")])
+        guard isPassphrase else { return try service() }
         do {
             try start()
             var secret = try SecretBytes(byteCount: typed.count)
             secret.withUnsafeMutableBytes { $0.copyMemory(from: typed) }
+            if try parsedSpec() == .recovery { return RecoveryService(phrase: secret) }
             return PassphraseService(passphrase: secret)
         } catch {
             throw Messages.failure(for: error)
         }
+    }
+
+    /// What opens it is typed, or read from where a passphrase is read from.
+    func takesTyped() throws(Failure) -> Bool {
+        let spec = try parsedSpec()
+        return spec == .passphrase || spec == .recovery
     }
 
     private func start() throws {
@@ -70,6 +79,7 @@ struct KeySource {
     func absoluteSpec() throws(Failure) -> String {
         switch try parsedSpec() {
         case .passphrase: "passphrase"
+        case .recovery: "recovery"
         case .keyfile(let path): "keyfile:" + Paths.absolute(path)
         case .credential(let name): "credential:" + name
         case .remote(let kind, let rest): rest.isEmpty ? kind.name : "\(kind.name):\(rest)"
@@ -80,9 +90,11 @@ struct KeySource {
     ///
     /// The pipe's buffers are the kernel's: they never reach swap, and nobody else can open them.
     func passphrasePipe(for store: String) throws(Failure) -> Int32? {
-        guard case .passphrase = try parsedSpec() else { return nil }
+        guard try takesTyped() else { return nil }
         // Nobody shall type a passphrase for what takes none.
-        if passphraseFile == nil, passphraseDescriptor == nil { try StoreDescription(at: store).checkTakesPassphrase() }
+        if passphraseFile == nil, passphraseDescriptor == nil {
+            try StoreDescription(at: store).checkTakes(try parsedSpec() == .recovery ? .recovery : .passphrase)
+        }
         let pipe = try Spawning.pipe()
         defer { close(pipe.writing) }
         do {
@@ -108,6 +120,7 @@ struct KeySource {
     private func passphrase(isNew: Bool) throws(KeyringError) -> SecretBytes {
         if let passphraseDescriptor { return try SecretInput.read(descriptor: passphraseDescriptor) }
         if let passphraseFile { return try SecretInput.read(path: passphraseFile) }
-        return try SecretInput.ask("passphrase: ", again: isNew ? "once more: " : nil)
+        let question = (try? parsedSpec()) == .recovery ? "recovery phrase: " : "passphrase: "
+        return try SecretInput.ask(question, again: isNew ? "once more: " : nil)
     }
 }
