@@ -19,6 +19,7 @@ public final class SecretFS: FileSystem {
     let invalidator = PageInvalidator()
     let keyClock = KeyClock()
     let gate: Gate
+    let policyParts = PolicyParts()
     let clockWatch = Mutex(ClockWatch(wall: .now(), boot: SecretFS.bootSeconds))
     let started = Timestamp.now()
     /// Sessions that gather a value; most calls find none and look no further.
@@ -44,6 +45,7 @@ public final class SecretFS: FileSystem {
         writers = HandleTable(era: era)
         readers = HandleTable(era: era)
         controlFiles = HandleTable(era: era)
+        options.ledger?.note(policy: gate.guardian.generation)
         if let ledger = options.ledger { takeUp(ledger) }
     }
 

@@ -32,6 +32,8 @@ enum RecordKind: UInt8, CaseIterable {
     case job = 14
     /// A content that is too long for its envelope and too short for blocks. Owner: content.
     case body = 15
+    /// What the keyring keeps besides its tree. Owner: the document's kind.
+    case document = 16
 
     /// The bytes at a record's beginning that tell it from every other one, authentication tags among them:
     /// what the freshness hash covers.

@@ -57,8 +57,9 @@ extension SecretTree {
     /// Remembers the damage and gives the error for it.
     func tampered(_ record: RecordKey, _ owner: NodeID, _ what: String) -> TreeError {
         // A job that goes through contents does not know whose they are.
-        let whose = owner.rawValue == 0 ? "content \(record.owner)" : "inode \(owner.rawValue)"
-        report(Problem(node: owner.rawValue == 0 ? nil : owner, description: "\(record.name) of \(whose) \(what)"))
+        var whose = owner.rawValue == 0 ? " of content \(record.owner)" : " of inode \(owner.rawValue)"
+        if record.kind == RecordKind.document.rawValue { whose = "" }
+        report(Problem(node: owner.rawValue == 0 ? nil : owner, description: "\(record.name)\(whose) \(what)"))
         return .tampered(owner)
     }
 
@@ -114,6 +115,7 @@ extension RecordKey {
         case .garbage: "a garbage record"
         case .job: "a job record"
         case .body: "the content record"
+        case .document: "the policy document"
         case nil: "a record of unknown kind \(kind)"
         }
     }

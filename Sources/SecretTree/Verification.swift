@@ -110,6 +110,7 @@ private struct Verification {
             isSound = value.count > RecordSeal.overheadByteCount
             bodies.insert(record.owner)
         case .map: isSound = seals.records.open(record, value) { BlockMap($0, index: record.high) } != nil
+        case .document: isSound = seals.records.open(record, value) { Document($0) } != nil
         case .attribute, .orphan, .target, .garbage, .job:
             isSound = seals.records.open(record, value) { _ in true } != nil
         case nil:
@@ -119,6 +120,7 @@ private struct Verification {
         switch RecordKind(rawValue: record.kind) {
         case .envelope, .map, .garbage, .body:
             problem(nil, "\(record.name) of content \(record.owner) does not authenticate")
+        case .document: problem(nil, "\(record.name) does not authenticate")
         default: problem(owner, "\(record.name) of inode \(record.owner) does not authenticate")
         }
     }

@@ -75,3 +75,21 @@ private enum Blake2b {
         add(bytes, to: state)
     }
 }
+
+/// SHA-256 of a stream (FIPS 180-4): for what others name by it. What is ours is hashed with BLAKE2b.
+public struct SHA256 {
+    private var state = crypto_hash_sha256_state()
+
+    public init() { crypto_hash_sha256_init(&state) }
+
+    public mutating func add(_ bytes: UnsafeRawBufferPointer) {
+        crypto_hash_sha256_update(&state, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), UInt64(bytes.count))
+    }
+
+    /// The 32 bytes; nothing can be added afterwards.
+    public mutating func finish() -> [UInt8] {
+        var hash = [UInt8](repeating: 0, count: 32)
+        crypto_hash_sha256_final(&state, &hash)
+        return hash
+    }
+}

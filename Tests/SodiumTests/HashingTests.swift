@@ -65,3 +65,18 @@ import Testing
                         + "7d87c5392aab792dc252d5de4533cc9518d38aa8dbf1925ab92386edd4009923"))
     }
 }
+
+struct SHA256Tests {
+    /// NIST's vectors: the empty message, and one of 56 bytes in two parts.
+    @Test func `known hashes`() {
+        func hex(_ parts: [String]) -> String {
+            var hash = SHA256()
+            for var part in parts { part.withUTF8 { hash.add(UnsafeRawBufferPointer($0)) } }
+            return hash.finish().map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        }
+        #expect(hex([]) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+        #expect(
+            hex(["abcdbcdecdefdefgefghfghighijhijk", "ijkljklmklmnlmnomnopnopq"])
+                == "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1")
+    }
+}

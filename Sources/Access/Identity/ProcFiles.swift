@@ -44,6 +44,8 @@ final class Descriptor: Sendable {
 struct ProcDirectory: Sendable {
     let descriptor: Descriptor
 
+    init(_ descriptor: Descriptor) { self.descriptor = descriptor }
+
     init?(_ number: Int32) {
         guard number > 0, let descriptor = Descriptor(open("/proc/\(number)", O_PATH | O_DIRECTORY | O_CLOEXEC)) else {
             return nil

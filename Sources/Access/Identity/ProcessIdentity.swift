@@ -15,6 +15,8 @@ public final class ProcessIdentity: Sendable {
     public let cgroup: String?
     /// Groups beside the one that it works with.
     public let groups: [UInt32]
+    /// SHA-256 of a program that is made up.
+    let supposedHash: [UInt8]?
 
     /// The systemd unit: `nginx.service`.
     public var unit: String? { cgroup.flatMap(SystemdUnit.name(ofControlGroup:)) }
@@ -30,6 +32,7 @@ public final class ProcessIdentity: Sendable {
         self.file = file
         self.cgroup = cgroup
         self.groups = groups
+        supposedHash = nil
     }
 
     /// Nobody knows which.
@@ -37,8 +40,13 @@ public final class ProcessIdentity: Sendable {
         pid: 0, startTime: 0, exe: nil, isExeVerified: false, file: nil, cgroup: nil, groups: [])
 
     /// Made up, for `policy test` and for tests.
-    public init(supposedPID pid: Int32, exe: String?, cgroup: String?, groups: [UInt32] = []) {
+    ///
+    /// - Parameter hash: SHA-256 of its program.
+    public init(
+        supposedPID pid: Int32, exe: String?, cgroup: String?, groups: [UInt32] = [], hash: [UInt8]? = nil
+    ) {
         self.pid = pid
+        supposedHash = hash
         startTime = 0
         self.exe = exe
         isExeVerified = exe != nil

@@ -5,24 +5,42 @@ import Keyring
 import SecretTree
 import Synchronization
 
-/// What every access passes through: who asks is found out, policy decides, the audit log records, observers are told.
+/// What every access passes through: who asks is found out, policy decides, observers are told.
 final class Gate: Sendable {
+    let tree: SecretTree
     let paths: NodePaths
     let processes = ProcessTable()
+    let guardian: PolicyGuard
+    /// Directories that the kernel may have a listing of.
+    let listed = Mutex<Set<NodeID>>([])
     private let observers = Mutex<[any AccessObserver]>([])
-    /// False while there is nobody to decide, record or observe: then nothing is looked up.
+    /// False while there is nobody to decide or observe: then nothing is looked up.
     private let active = Atomic(false)
+    private let isObserved = Atomic(false)
 
     init(_ tree: SecretTree) {
+        self.tree = tree
         paths = NodePaths(tree)
+        guardian = PolicyGuard(tree)
+        reconsider()
     }
 
     var isActive: Bool { active.load(ordering: .acquiring) }
 
+    /// Somebody is told of paths.
+    var wantsPaths: Bool { isObserved.load(ordering: .acquiring) }
+
+    /// After a change of the policy.
+    func reconsider() {
+        let isNeeded = isObserved.load(ordering: .acquiring) || !guardian.policy.isEmpty
+        active.store(isNeeded, ordering: .releasing)
+    }
+
     /// Before the first request.
     func add(_ observer: any AccessObserver) {
         observers.withLock { $0.append(observer) }
-        active.store(true, ordering: .releasing)
+        isObserved.store(true, ordering: .releasing)
+        reconsider()
     }
 
     func requester(_ caller: Caller) -> Requester {
@@ -31,7 +49,9 @@ final class Gate: Sendable {
             process: processes.identify(thread: caller.pid, uid: caller.uid, gid: caller.gid))
     }
 
-    func tell(_ event: AccessEvent) {
+    func tell(_ event: @autoclosure () -> AccessEvent) {
+        guard isObserved.load(ordering: .acquiring) else { return }
+        let event = event()
         for observer in observers.withLock({ $0 }) { observer.observed(event) }
     }
 
@@ -52,21 +72,21 @@ final class Gate: Sendable {
 }
 
 extension SecretFS {
-    /// Does something that changes nothing before it is answered: it is recorded when it is done, request and response
-    /// in one go, and undone if they cannot be.
-    func guardedOpening<R>(
-        _ request: AccessRequest, _ caller: Caller, undo: (R) -> Void, _ body: () throws(Errno) -> R
-    ) throws(Errno) -> R {
-        guard gate.isActive else { return try body() }
-        let passage = Passage(request, caller, gate)
-        return try passage.finish(in: self, body)
-    }
-
-    /// Does something that changes the tree: the request is recorded before, the response after.
+    /// Does something that policy has to allow.
     func guarded<R>(_ request: AccessRequest, _ caller: Caller, _ body: () throws(Errno) -> R) throws(Errno) -> R {
         guard gate.isActive else { return try body() }
         let passage = Passage(request, caller, gate)
-        return try passage.finish(in: self, body)
+        let isOpening = request.call == .open || request.call == .create
+        let decision = gate.decide(request, passage.requester, isOpening: isOpening)
+        guard decision.isAllowed else { try refuse(passage, decision) }
+        do throws(Errno) {
+            let result = try body()
+            gate.tell(passage.event(decision, errno: 0))
+            return result
+        } catch {
+            gate.tell(passage.event(decision, errno: error.rawValue))
+            throw error
+        }
     }
 }
 
@@ -81,25 +101,16 @@ struct Passage {
     init(_ request: AccessRequest, _ caller: Caller, _ gate: Gate) {
         self.request = request
         requester = gate.requester(caller)
-        paths = gate.paths(of: request.subject)
-        newPaths = request.newSubject.map(gate.paths) ?? []
+        // As they are before anything happens.
+        let isNeeded = gate.wantsPaths
+        paths = isNeeded ? gate.paths(of: request.subject) : []
+        newPaths = isNeeded ? request.newSubject.map(gate.paths) ?? [] : []
     }
 
-    func finish<R>(in fileSystem: SecretFS, _ body: () throws(Errno) -> R) throws(Errno) -> R {
-        do throws(Errno) {
-            let result = try body()
-            fileSystem.gate.tell(event(errno: 0, in: fileSystem))
-            return result
-        } catch {
-            fileSystem.gate.tell(event(errno: error.rawValue, in: fileSystem))
-            throw error
-        }
-    }
-
-    private func event(errno: Int32, in fileSystem: SecretFS) -> AccessEvent {
+    func event(_ decision: Decision, errno: Int32) -> AccessEvent {
         AccessEvent(
             call: request.call, operation: request.operations.principal, node: request.node, path: paths.first,
-            newPath: newPaths.first, requester: requester, isAllowed: true, rule: "default", errno: errno,
-            kekVersion: nil, nanoseconds: Gate.nanoseconds - began)
+            newPath: newPaths.first, requester: requester, isAllowed: decision.isAllowed, rule: decision.rule,
+            errno: errno, kekVersion: nil, nanoseconds: Gate.nanoseconds - began)
     }
 }

@@ -25,7 +25,7 @@ extension SecretFS {
     }
 
     /// Files of which the kernel may have pages: after an earlier server, any.
-    private func filesWithPages() -> [NodeID] {
+    func filesWithPages() -> [NodeID] {
         guard tree.inheritsHolds else { return nodes.withPages() }
         return (try? tree.files()) ?? nodes.withPages()
     }

@@ -26,6 +26,16 @@ final class PageInvalidator: @unchecked Sendable {
         }
     }
 
+    /// Has the pages of nodes dropped, without waiting for it.
+    func drop(_ nodes: [UInt64]) {
+        monitor.locked {
+            guard isRunning else { return }
+            queue += nodes
+            queuedCount += UInt64(nodes.count)
+            monitor.signal()
+        }
+    }
+
     /// Has the pages of nodes dropped.
     ///
     /// - Parameter limit: Seconds to wait for it at most.

@@ -1,3 +1,4 @@
+import Access
 import Fuse
 import Glibc
 import Keyring
@@ -43,7 +44,7 @@ extension SecretFS {
     ) throws(Errno) {
         guard control.isDirectory else { throw .notADirectory }
         // Rows come first and versions are never taken away, so that positions are stable.
-        let children = control.children(of: self)
+        let children = control.children(of: self).filter { !$0.node.isHidden }
         for (index, child) in children.enumerated().dropFirst(Int(max(0, offset - 2))) {
             var name = child.name
             let next = Int64(index + 3)
@@ -61,10 +62,16 @@ extension SecretFS {
         }
     }
 
-    func openControlFile(_ control: ControlNode, flags: Int32) throws(Errno) -> OpenReply {
+    func openControlFile(_ control: ControlNode, flags: Int32, _ caller: Caller) throws(Errno) -> OpenReply {
         let (file, version) = try controlRow(control)
         let access = flags & O_ACCMODE
         if access != O_RDONLY, file.write == nil { throw .accessDenied }
+        // What is written is decided at the writing; whoever is shut out shall still see why.
+        if access != O_WRONLY, gate.isActive, file.name != "status" {
+            let passage = Passage(AccessRequest(.open, .read, .control(control)), caller, gate)
+            let decision = gate.decide(passage.request, passage.requester, isOpening: false)
+            guard decision.isAllowed else { try refuse(passage, decision) }
+        }
         let open = OpenControlFile(file, version)
         // One reader gets one value, however many reads it takes.
         if access != O_WRONLY { _ = try open.text(of: self) }

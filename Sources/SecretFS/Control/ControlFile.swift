@@ -15,6 +15,8 @@ struct ControlFile: Sendable {
     let name: String
     let read: Read
     let write: Write?
+    /// Reached by name, and not listed.
+    var isHidden = false
 
     var mode: UInt32 { write == nil ? 0o400 : 0o600 }
 
@@ -37,6 +39,18 @@ struct ControlFile: Sendable {
             place: .top, name: "revoke",
             read: { fileSystem, _ throws(Errno) in try fileSystem.revocationText() },
             write: { fileSystem, _, command throws(Errno) in try fileSystem.revoke(command) }),
+
+        .text(.top, "policy") { fileSystem, _ throws(Errno) in
+            try fileSystem.gate.guardian.text()
+        } write: { fileSystem, _, command throws(Errno) in
+            try fileSystem.replacePolicy(command.text)
+        },
+        // What is longer than one command comes in parts; see `PolicyParts`.
+        ControlFile(
+            place: .top, name: ControlNode.policyPartsName, read: { _, _ in ControlText() },
+            write: { fileSystem, _, command throws(Errno) in
+                if let text = try fileSystem.policyParts.take(command) { try fileSystem.replacePolicy(text) }
+            }, isHidden: true),
 
         .text(.keys, "list") { fileSystem, _ in fileSystem.keyListDocument.line },
         .value(.keys, "primary", \.primary) { fileSystem, _, command throws(Errno) in

@@ -21,6 +21,7 @@ struct ControlNode: Hashable {
     }
 
     static let rootName = ".letterlock"
+    static let policyPartsName = "policy.parts"
     private static let mark: UInt64 = 1 << 62
 
     var kind: Kind
@@ -36,6 +37,8 @@ struct ControlNode: Hashable {
         case .version(let version): return root + "/keys/\(version)"
         case .file(let row, _):
             guard ControlFile.table.indices.contains(row) else { return root }
+            // For who may do what the parts of a policy are the policy.
+            if ControlFile.table[row].name == Self.policyPartsName { return root + "/policy" }
             return (ControlNode(parent)?.path ?? root) + "/" + ControlFile.table[row].name
         }
     }
@@ -70,6 +73,11 @@ struct ControlNode: Hashable {
 
     var isDirectory: Bool {
         if case .file = kind { false } else { true }
+    }
+
+    var isHidden: Bool {
+        guard case .file(let row, _) = kind, ControlFile.table.indices.contains(row) else { return false }
+        return ControlFile.table[row].isHidden
     }
 
     /// The number of the directory that it lies in.

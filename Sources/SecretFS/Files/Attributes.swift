@@ -57,7 +57,10 @@ extension SecretFS {
         }
         let id = NodeID(rawValue: node)
         // What a writer does to his own open file was decided when he opened it.
-        if handle != nil, request.size != nil { return try setAttributes(of: id, handle: handle, request, caller) }
+        if let handle, request.size != nil {
+            try recheckWriting(id, handle, caller)
+            return try setAttributes(of: id, handle: handle, request, caller)
+        }
         return try guarded(AccessRequest(.setAttributes, .write, .node(id)), caller) { () throws(Errno) in
             try setAttributes(of: id, handle: handle, request, caller)
         }

@@ -3,6 +3,7 @@ public import Fuse
 public import Glibc
 import Keyring
 import SecretTree
+import Synchronization
 
 extension SecretFS {
     public func openDirectory(_ node: UInt64, flags: Int32, _ caller: Caller) throws(Errno) -> OpenReply {
@@ -10,15 +11,18 @@ extension SecretFS {
             guard control.isDirectory else { throw .notADirectory }
             return OpenReply(handle: 0)
         }
-        return try guardedOpening(
-            AccessRequest(.list, .list, .node(NodeID(rawValue: node))), caller, undo: { _ in },
-            { () throws(Errno) in openTreeDirectory() })
+        let id = NodeID(rawValue: node)
+        let policy = gate.guardian.generation
+        return try guarded(AccessRequest(.list, .list, .node(id)), caller) { () throws(Errno) in
+            openTreeDirectory(id, policy)
+        }
     }
 
-    private func openTreeDirectory() -> OpenReply {
-        var reply = OpenReply(handle: 0)
+    private func openTreeDirectory(_ id: NodeID, _ policy: UInt32) -> OpenReply {
+        var reply = OpenReply(handle: UInt64(policy))
         // The kernel itself drops its list when something is made or removed through the mount.
         let isCached = options.cacheMode == .kernel
+        if isCached { gate.listed.withLock { _ = $0.insert(id) } }
         reply.cacheDirectory = isCached
         reply.keepCache = isCached
         return reply
@@ -32,6 +36,8 @@ extension SecretFS {
         if let control {
             parent = control.parent
         } else {
+            try recheck(
+                NodeID(rawValue: node), openedUnder: UInt32(truncatingIfNeeded: handle), .list, .list, caller)
             parent = try answering { () throws(TreeError) in
                 try tree.attributes(of: NodeID(rawValue: node)).parent.rawValue
             }

@@ -4,8 +4,9 @@ import Synchronization
 
 /// What a file handle stands for. Cached reading handles carry no state that would die with a server.
 enum Handle {
-    /// Opened for reading with the page cache; the content's generation then, and which server's that is.
-    case reader(generation: UInt32, era: UInt16)
+    /// Opened for reading with the page cache; the content's generation then, which server's that is, and the policy that
+    /// let it pass.
+    case reader(generation: UInt32, era: UInt16, policy: UInt32)
     /// Opened for reading past the page cache, in the table of readers.
     case directReader(UInt64)
     /// A writable descriptor, in the table of writers.
@@ -14,6 +15,8 @@ enum Handle {
     case control(UInt64)
 
     private static let shift: UInt64 = 60
+    /// What a handle keeps of a policy's generation.
+    static let policyMask: UInt32 = 0xff_ffff
     /// Of the server's number in handles; below it are 40 bits for those of one server.
     static let eraShift: UInt64 = 40
 
@@ -25,14 +28,16 @@ enum Handle {
         case 3: self = .directReader(rest)
         default:
             self = .reader(
-                generation: UInt32(truncatingIfNeeded: rest & 0xff_ffff), era: UInt16(rest >> 24 & 0xfff))
+                generation: UInt32(truncatingIfNeeded: rest & 0xff_ffff), era: UInt16(rest >> 24 & 0xfff),
+                policy: UInt32(truncatingIfNeeded: rest >> 36) & Self.policyMask)
         }
     }
 
     var rawValue: UInt64 {
         switch self {
-        // generation 24 bits | era 12 bits
-        case .reader(let generation, let era): UInt64(era & 0xfff) << 24 | UInt64(generation & 0xff_ffff)
+        // generation 24 bits | era 12 bits | policy 24 bits
+        case .reader(let generation, let era, let policy):
+            UInt64(policy & Self.policyMask) << 36 | UInt64(era & 0xfff) << 24 | UInt64(generation & 0xff_ffff)
         case .directReader(let number): 3 << Self.shift | number
         case .writer(let number): 1 << Self.shift | number
         case .control(let number): 2 << Self.shift | number
@@ -48,6 +53,8 @@ final class Writer: Sendable {
     let isCached: Bool
     /// The content's generation at the opening.
     let generation: UInt32
+    /// The generation of the policy that let it pass.
+    let policy: UInt32
     /// It has written since it was last flushed, and is counted among the node's `activeWriters`.
     let isActive = Atomic(false)
     /// Nothing was done with it yet; it is among the node's `freshWriters`.
@@ -57,9 +64,11 @@ final class Writer: Sendable {
     private let gathering = Mutex<ReplaceSession?>(nil)
 
     init(
-        _ node: NodeID, opener: Int32, isFresh: Bool, isCached: Bool, generation: UInt32, cell: LedgerCell? = nil
+        _ node: NodeID, opener: Int32, isFresh: Bool, isCached: Bool, generation: UInt32, policy: UInt32,
+        cell: LedgerCell? = nil
     ) {
         self.cell = cell
+        self.policy = policy
         self.node = node
         self.opener = opener
         self.isFresh = Atomic(isFresh)

@@ -7,6 +7,9 @@ struct NodeState {
     /// Handles open on it, and how many of them use the page cache.
     var openHandles = 0
     var cachedHandles = 0
+    /// Those with the page cache that an earlier policy than `policy` let pass.
+    var staleHandles = 0
+    var policy: UInt32 = 0
     /// Writable handles that were not flushed since they last wrote to the file itself.
     var activeWriters = 0
     /// Handles opened for writing alone with which nothing was done yet: a truncation may belong to the opening.

@@ -10,15 +10,15 @@ extension SecretFS {
     public var truncatesAtOpening: Bool { false }
 
     public func open(_ node: UInt64, flags: Int32, _ caller: Caller) throws(Errno) -> OpenReply {
-        if let control = ControlNode(node) { return try openControlFile(control, flags: flags) }
+        if let control = ControlNode(node) { return try openControlFile(control, flags: flags, caller) }
         let id = NodeID(rawValue: node)
-        return try guardedOpening(
-            AccessRequest(.open, Operations(openFlags: flags), .node(id)), caller,
-            undo: { release(node, handle: $0.handle, flags: flags) },
-            { () throws(Errno) in try openFile(id, flags: flags, caller) })
+        let policy = gate.guardian.generation
+        return try guarded(AccessRequest(.open, Operations(openFlags: flags), .node(id)), caller) { () throws(Errno) in
+            try openFile(id, flags: flags, policy, caller)
+        }
     }
 
-    private func openFile(_ id: NodeID, flags: Int32, _ caller: Caller) throws(Errno) -> OpenReply {
+    private func openFile(_ id: NodeID, flags: Int32, _ policy: UInt32, _ caller: Caller) throws(Errno) -> OpenReply {
         settle(id)
         let access = flags & O_ACCMODE
         // Who writes alone may be about to replace the value, and need not be able to read the old one: so a
@@ -26,18 +26,19 @@ extension SecretFS {
         if access != O_WRONLY || flags & O_APPEND != 0 {
             try answering { () throws(TreeError) in try tree.checkReadable(id) }
         }
-        if access == O_RDONLY { return openForReading(id, caller) }
+        if access == O_RDONLY { return openForReading(id, policy, caller) }
         guard !tree.isReadOnly else { throw .readOnly }
-        return openForWriting(id, flags: flags, isFresh: access == O_WRONLY, caller).reply
+        return openForWriting(id, flags: flags, isFresh: access == O_WRONLY, policy, caller).reply
     }
 
     public func create(
         _ name: UnsafeRawBufferPointer, in parent: UInt64, mode: UInt32, flags: Int32, _ caller: Caller
     ) throws(Errno) -> (EntryReply, OpenReply) {
+        let policy = gate.guardian.generation
         do throws(Errno) {
             return try guarded(
                 AccessRequest(.create, Operations(openFlags: flags).union(.write), .name(name, in: parent)), caller
-            ) { () throws(Errno) in try createNew(name, in: parent, mode: mode, flags: flags, caller) }
+            ) { () throws(Errno) in try createNew(name, in: parent, mode: mode, flags: flags, policy, caller) }
         } catch {
             guard error == .exists, flags & O_EXCL == 0 else { throw error }
             // Somebody else made it since the kernel looked.
@@ -51,18 +52,26 @@ extension SecretFS {
     }
 
     private func createNew(
-        _ name: UnsafeRawBufferPointer, in parent: UInt64, mode: UInt32, flags: Int32, _ caller: Caller
+        _ name: UnsafeRawBufferPointer, in parent: UInt64, mode: UInt32, flags: Int32, _ policy: UInt32,
+        _ caller: Caller
     ) throws(Errno) -> (EntryReply, OpenReply) {
         let entry = try make(new(.file, mode: mode & 0o7777, caller), name, in: parent)
         let id = NodeID(rawValue: entry.node)
-        if flags & O_ACCMODE == O_RDONLY { return (entry, openForReading(id, caller)) }
-        return (entry, openForWriting(id, flags: flags, isFresh: false, caller).reply)
+        if flags & O_ACCMODE == O_RDONLY { return (entry, openForReading(id, policy, caller)) }
+        return (entry, openForWriting(id, flags: flags, isFresh: false, policy, caller).reply)
     }
 
     private var usesPageCache: Bool { options.cacheMode == .kernel }
 
+    /// Whether a new descriptor may fill the page cache: not while others are open that an earlier policy let pass, who
+    /// would find there what they are refused here.
+    func mayShareCache(_ state: inout NodeState) -> Bool {
+        state.adopt(gate.guardian.generation)
+        return state.staleHandles == 0 && (state.inheritedAt == nil || !hasOlderPolicies)
+    }
+
     /// Who writes alone does so past the page cache: half a value must not enter the pages that readers share.
-    private func openForWriting(_ id: NodeID, flags: Int32, isFresh: Bool, _ caller: Caller)
+    private func openForWriting(_ id: NodeID, flags: Int32, isFresh: Bool, _ policy: UInt32, _ caller: Caller)
         -> (reply: OpenReply, writer: Writer)
     {
         let mayCache = usesPageCache && flags & O_ACCMODE == O_RDWR
@@ -70,10 +79,10 @@ extension SecretFS {
         let now = Self.monotonicTime
         let writer = nodes.change(id) { state in
             // What is appended through the page cache goes to where the kernel takes the end to be.
-            let isCached = mayCache && (!appends || state.isCalm(at: now))
-            let (generation, _) = state.openHandle(isCached: isCached)
+            let isCached = mayCache && (!appends || state.isCalm(at: now)) && mayShareCache(&state)
+            let (generation, _) = state.openHandle(isCached: isCached, under: policy)
             let writer = Writer(
-                id, opener: caller.pid, isFresh: isFresh, isCached: isCached, generation: generation,
+                id, opener: caller.pid, isFresh: isFresh, isCached: isCached, generation: generation, policy: policy,
                 cell: options.ledger?.take())
             if isFresh { state.freshWriters.append(writer) }
             return writer
@@ -175,10 +184,10 @@ extension SecretFS {
         case .control(let number): _ = controlFiles.remove(number)
         case .writer(let number): close(number, NodeID(rawValue: node))
         case .directReader(let number): close(reader: number, NodeID(rawValue: node))
-        case .reader(let generation, let era):
+        case .reader(let generation, let era, let policy):
             // Nothing is kept of those that an earlier server opened.
             guard era == self.era & 0xfff else { return }
-            nodes.closeHandle(NodeID(rawValue: node)) { $0.closeHandle(isCached: true, generation) }
+            nodes.closeHandle(NodeID(rawValue: node)) { $0.closeHandle(isCached: true, generation, under: policy) }
         }
     }
 
@@ -188,7 +197,7 @@ extension SecretFS {
         endFreshness(of: writer)
         endWriting(writer)
         if let cell = writer.cell { options.ledger?.giveBack(cell) }
-        nodes.closeHandle(id) { $0.closeHandle(isCached: writer.isCached, writer.generation) }
+        nodes.closeHandle(id) { $0.closeHandle(isCached: writer.isCached, writer.generation, under: writer.policy) }
     }
 
     public func synchronize(_ node: UInt64, handle: UInt64, dataOnly: Bool, _ caller: Caller) throws(Errno) {
@@ -215,19 +224,29 @@ extension NodeState {
 
     /// One handle more.
     ///
+    /// - Parameter policy: The policy that let it pass.
     /// - Returns: the content's generation, and whether the kernel may keep the pages it has.
-    mutating func openHandle(isCached: Bool) -> (generation: UInt32, keepsCache: Bool) {
+    mutating func openHandle(isCached: Bool, under policy: UInt32) -> (generation: UInt32, keepsCache: Bool) {
         openHandles += 1
         if isCached {
             cachedHandles += 1
             mayHavePages = true
+            if (policy ^ self.policy) & Handle.policyMask != 0 { staleHandles += 1 }
         }
         return (contentGeneration, contentGeneration == cleanGeneration)
     }
 
-    mutating func closeHandle(isCached: Bool, _ generation: UInt32) {
+    /// Counts what was opened under an earlier policy.
+    mutating func adopt(_ policy: UInt32) {
+        guard self.policy != policy else { return }
+        self.policy = policy
+        staleHandles = cachedHandles
+    }
+
+    mutating func closeHandle(isCached: Bool, _ generation: UInt32, under policy: UInt32) {
         guard isCached else { return }
         cachedHandles -= min(1, cachedHandles)
+        if (policy ^ self.policy) & Handle.policyMask != 0 { staleHandles -= min(1, staleHandles) }
         // The kernel has had the answer to this handle's opening, and dropped older pages with it. A handle has 24 bits.
         if (generation ^ contentGeneration) & 0xff_ffff == 0 { cleanGeneration = contentGeneration }
     }

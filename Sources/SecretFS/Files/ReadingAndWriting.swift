@@ -13,12 +13,20 @@ extension SecretFS {
         if case .control(let number) = Handle(handle) {
             return try readControlFile(number, of: node, at: Int(offset), into: buffer)
         }
-        if case .directReader(let number) = Handle(handle) {
+        let id = NodeID(rawValue: node)
+        var isOfOldPolicy = false
+        switch Handle(handle) {
+        case .directReader(let number):
+            try recheck(id, openedUnder: readers[number]?.policy ?? 0, .read, .read, caller)
             return try read(number, at: UInt64(offset), into: buffer)
+        case .reader(_, _, let policy): isOfOldPolicy = try recheck(id, openedUnder: policy, .read, .read, caller)
+        case .writer(let number):
+            isOfOldPolicy = try recheck(id, openedUnder: writers[number]?.policy ?? 0, .read, .read, caller)
+        case .control: break
         }
-        return try answering { () throws(TreeError) in
-            try tree.read(NodeID(rawValue: node), at: UInt64(offset), into: buffer)
-        }
+        // Its pages are not for others whom an earlier policy let pass: they go as soon as the kernel has them.
+        defer { if isOfOldPolicy { invalidator.drop([node]) } }
+        return try answering { () throws(TreeError) in try tree.read(id, at: UInt64(offset), into: buffer) }
     }
 
     public func write(
@@ -36,6 +44,7 @@ extension SecretFS {
         }
         guard offset >= 0 else { throw .invalid }
         let id = NodeID(rawValue: node)
+        try recheckWriting(id, handle, caller)
         let now = Timestamp.now()
         if let session = session(ofHandle: handle),
             try session.write(
@@ -60,6 +69,7 @@ extension SecretFS {
         guard let mode = AllocationMode(linux: mode) else { throw .notSupported }
         guard offset >= 0, count > 0 else { throw .invalid }
         let id = NodeID(rawValue: node)
+        try recheckWriting(id, handle, caller)
         let now = Timestamp.now()
         // The kernel leaves these bits to us here, and does not tell whether the caller may keep them.
         let clearsSetID = caller.uid != 0
@@ -76,6 +86,12 @@ extension SecretFS {
             try tree.allocate(id, mode, at: start, count: length, now: now)
         }
         if clearsSetID { try clearSetID(of: id, now: now) }
+    }
+
+    /// Whoever writes through a descriptor that an earlier policy let pass.
+    func recheckWriting(_ id: NodeID, _ handle: UInt64, _ caller: Caller) throws(Errno) {
+        guard case .writer(let number) = Handle(handle), let writer = writers[number] else { return }
+        try recheck(id, openedUnder: writer.policy, .write, .write, caller)
     }
 
     private func clearSetID(of id: NodeID, now: Timestamp) throws(Errno) {

@@ -11,11 +11,14 @@ final class Reader: Sendable {
     let opener: Int32
     /// Which of the file's values it reads. Changed under the node's lock.
     let generation: Atomic<UInt32>
+    /// The generation of the policy that let it pass.
+    let policy: UInt32
     /// Its row in the ledger.
     let cell: LedgerCell?
 
-    init(_ node: NodeID, opener: Int32, generation: UInt32, cell: LedgerCell? = nil) {
+    init(_ node: NodeID, opener: Int32, generation: UInt32, policy: UInt32, cell: LedgerCell? = nil) {
         self.cell = cell
+        self.policy = policy
         self.node = node
         self.opener = opener
         self.generation = Atomic(generation)
@@ -42,17 +45,19 @@ extension SecretFS {
         return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
     }
 
-    func openForReading(_ id: NodeID, _ caller: Caller) -> OpenReply {
+    func openForReading(_ id: NodeID, _ policy: UInt32, _ caller: Caller) -> OpenReply {
         var attempt = 0
         while true {
-            if let reply = tryToOpenForReading(id, caller, isLast: attempt >= Self.attemptLimit) { return reply }
+            if let reply = tryToOpenForReading(id, policy, caller, isLast: attempt >= Self.attemptLimit) {
+                return reply
+            }
             usleep(Self.pause)
             attempt += 1
         }
     }
 
     /// Nil if the value is just being replaced: a moment later it is either the old or the new.
-    private func tryToOpenForReading(_ id: NodeID, _ caller: Caller, isLast: Bool) -> OpenReply? {
+    private func tryToOpenForReading(_ id: NodeID, _ policy: UInt32, _ caller: Caller, isLast: Bool) -> OpenReply? {
         let now = Self.monotonicTime
         let usesPageCache = options.cacheMode == .kernel
         return nodes.change(id) { state in
@@ -60,15 +65,16 @@ extension SecretFS {
             var reply = OpenReply(handle: 0)
             // Nothing is held back for a reader: close need not ask.
             reply.noFlush = true
-            if usesPageCache, state.isCalm(at: now) {
+            if usesPageCache, state.isCalm(at: now), mayShareCache(&state) {
                 state.lastCachedOpening = now
-                let (generation, keepsCache) = state.openHandle(isCached: true)
-                reply.handle = Handle.reader(generation: generation, era: era).rawValue
+                let (generation, keepsCache) = state.openHandle(isCached: true, under: policy)
+                reply.handle = Handle.reader(generation: generation, era: era, policy: policy).rawValue
                 reply.keepCache = keepsCache
             } else {
-                _ = state.openHandle(isCached: false)
+                _ = state.openHandle(isCached: false, under: policy)
                 let reader = Reader(
-                    id, opener: caller.pid, generation: state.valueGeneration, cell: options.ledger?.take())
+                    id, opener: caller.pid, generation: state.valueGeneration, policy: policy,
+                    cell: options.ledger?.take())
                 state.readers.append(reader)
                 let number = readers.add(reader)
                 reader.cell?.begin(reader, number, caller)

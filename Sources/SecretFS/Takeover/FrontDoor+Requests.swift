@@ -1,3 +1,4 @@
+import Access
 public import Fuse
 public import Glibc
 import Keyring
@@ -184,7 +185,15 @@ extension FrontDoor {
         killsSetID: Bool, _ caller: Caller
     ) throws(Errno) -> Int {
         if isLockFile(node) {
-            try changeLock(node, at: flags & O_APPEND != 0 ? 0 : offset, buffer)
+            let offset = flags & O_APPEND != 0 ? 0 : offset
+            // While it is locked the policy is sealed: who may write the file and knows the passphrase may unlock.
+            guard let fileSystem, let control = ControlNode(node) else {
+                try changeLock(node, at: offset, buffer)
+                return buffer.count
+            }
+            try fileSystem.guarded(AccessRequest(.control, .control, .control(control)), caller) { () throws(Errno) in
+                try changeLock(node, at: offset, buffer)
+            }
             return buffer.count
         }
         return try pass(node) { inner throws(Errno) in

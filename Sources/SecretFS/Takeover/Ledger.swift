@@ -12,7 +12,7 @@ import Synchronization
 /// A request is *done* when the transaction that it stands for is committed. So the number of a request is written down
 /// with the epoch that its transaction makes, before it is committed: the store's epoch tells afterwards.
 ///
-///     0     magic 8 | place in the ring 8 | reserved
+///     0     magic 8 | place in the ring 8 | first policy and 1, 4 | policy whose predecessors' pages are dropped 4 | reserved
 ///     64    64 slots of 16: request 8 | epoch 8         what the worker of that number did last
 ///     2048  256 requests of 8                            what was done before the server that serves now
 ///     4096  cells of 128
@@ -55,6 +55,24 @@ public final class Ledger: CommitWitness, @unchecked Sendable {
     }
 
     deinit { committing.deallocate() }
+
+    // MARK: Policy
+
+    /// The generation of the policy that held when the mount was made.
+    var firstPolicy: UInt32 { memory.load(fromByteOffset: 16, as: UInt32.self) &- 1 }
+
+    /// Of the last policy at whose coming into force pages were dropped.
+    var droppedPolicy: UInt32 {
+        get { memory.load(fromByteOffset: 20, as: UInt32.self) }
+        set { memory.storeBytes(of: newValue, toByteOffset: 20, as: UInt32.self) }
+    }
+
+    /// What the keyring's policy is when it is opened.
+    func note(policy: UInt32) {
+        guard memory.load(fromByteOffset: 16, as: UInt32.self) == 0 else { return }
+        memory.storeBytes(of: policy &+ 1, toByteOffset: 16, as: UInt32.self)
+        droppedPolicy = policy
+    }
 
     // MARK: Cells
 

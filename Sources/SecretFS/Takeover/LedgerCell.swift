@@ -4,7 +4,7 @@ import SecretTree
 /// A row of the ledger: an open handle, or an old value that somebody is still reading.
 ///
 ///     0 kind 1 | 1 stage 1 | 2 marks 2 | 4 generation 4 | 8 handle 8 | 16 node 8 | 24 shadow 8 | 32 commit epoch 8
-///     40 modification time 12 | 52 opener 4 | 56 opening request 8 | 64 writer 4 | 68 reserved
+///     40 modification time 12 | 52 opener 4 | 56 opening request 8 | 64 writer 4 | 68 policy 4 | 72 reserved
 struct LedgerCell: @unchecked Sendable {
     // The memory is the owner's of the handle, under the lock of whoever changes it.
     static let byteCount = 128
@@ -92,6 +92,12 @@ struct LedgerCell: @unchecked Sendable {
     var writer: Int32 {
         get { get(64) }
         nonmutating set { set(newValue, 64) }
+    }
+
+    /// The generation of the policy that let it pass.
+    var policy: UInt32 {
+        get { get(68) }
+        nonmutating set { set(newValue, 68) }
     }
 
     func clear() {

@@ -9,6 +9,7 @@ extension LedgerCell {
         var marks: Marks = []
         if writer.isFresh.load(ordering: .relaxed) { marks.insert(.fresh) }
         if writer.isCached { marks.insert(.cached) }
+        policy = writer.policy
         self.marks = marks
         kind = .writer
     }
@@ -16,6 +17,7 @@ extension LedgerCell {
     func begin(_ reader: Reader, _ number: UInt64, _ caller: Caller) {
         begin(number, reader.node, caller)
         generation = reader.generation.load(ordering: .relaxed)
+        policy = reader.policy
         kind = .reader
     }
 
@@ -76,7 +78,7 @@ extension SecretFS {
         let writer = Writer(
             cell.node, opener: cell.opener, isFresh: marks.contains(.fresh), isCached: marks.contains(.cached),
             // Closing it says nothing about the pages of this server's time.
-            generation: 0, cell: cell)
+            generation: 0, policy: cell.policy, cell: cell)
         if marks.contains(.active) { writer.isActive.store(true, ordering: .relaxed) }
         var session: ReplaceSession?
         if cell.stage != .none, let size = sizeGathered(in: cell) {
@@ -86,7 +88,8 @@ extension SecretFS {
         writer.session = session
         writers.insert(writer, at: cell.handle)
         nodes.change(cell.node) { state in
-            _ = state.openHandle(isCached: writer.isCached)
+            state.adopt(gate.guardian.generation)
+            _ = state.openHandle(isCached: writer.isCached, under: writer.policy)
             if marks.contains(.active) { state.activeWriters += 1 }
             if marks.contains(.fresh) { state.freshWriters.append(writer) }
             if let session { state.session = session }
@@ -100,10 +103,11 @@ extension SecretFS {
     }
 
     private func takeUpReader(_ cell: LedgerCell) {
-        let reader = Reader(cell.node, opener: cell.opener, generation: cell.generation, cell: cell)
+        let reader = Reader(
+            cell.node, opener: cell.opener, generation: cell.generation, policy: cell.policy, cell: cell)
         readers.insert(reader, at: cell.handle)
         nodes.change(cell.node) { state in
-            _ = state.openHandle(isCached: false)
+            _ = state.openHandle(isCached: false, under: reader.policy)
             state.readers.append(reader)
             state.valueGeneration = max(state.valueGeneration, cell.generation)
         }
@@ -150,5 +154,7 @@ extension SecretFS {
         }
         dropPages(of: replaced)
         dropUnreadablePages()
+        guard let ledger = options.ledger, ledger.droppedPolicy != gate.guardian.generation else { return }
+        dropPagesOfOldPolicy()
     }
 }
