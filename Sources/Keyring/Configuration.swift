@@ -221,6 +221,8 @@ public struct KeyringSummary: Sendable {
     public let storeID: StoreID
     public let name: String
     public let created: Timestamp
+    /// As the unlocked keyring tells it.
+    public let lineage: StoreID?
     public let slots: [SlotDescription]
 
     public var keyServices: [String] { slots.map(\.label) }
@@ -230,6 +232,7 @@ public struct KeyringSummary: Sendable {
         storeID = configuration.storeID
         name = configuration.name
         created = configuration.created
+        lineage = configuration.lineage
         slots = configuration.slotDescriptions
     }
 }

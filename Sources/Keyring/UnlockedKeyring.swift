@@ -60,9 +60,7 @@ public final class UnlockedKeyring: Sendable {
     public static func unlock(
         configuration bytes: UnsafeRawBufferPointer, lifecycle: UnsafeRawBufferPointer, with service: any KeyService
     ) throws(KeyringError) -> UnlockedKeyring {
-        let configuration = try Configuration(bytes)
-        let rootKey = try unseal(configuration, with: service)
-        return try unlock(configuration, bytes, lifecycle, rootKey)
+        try UnlockedRoot(configuration: bytes, with: service).keyring(lifecycle)
     }
 
     /// Opens a keyring with its root key, as another process that had it open has left it.
@@ -81,7 +79,7 @@ public final class UnlockedKeyring: Sendable {
     /// Hands the root key to whoever else has `shared`: with it and the store they can open the keyring.
     public func share(_ shared: SharedKey) { shared.put(rootKey) }
 
-    private static func unlock(
+    static func unlock(
         _ configuration: Configuration, _ bytes: UnsafeRawBufferPointer, _ lifecycle: UnsafeRawBufferPointer,
         _ rootKey: SecretKey
     ) throws(KeyringError) -> UnlockedKeyring {
@@ -92,19 +90,6 @@ public final class UnlockedKeyring: Sendable {
             lifecycle, LifecycleCoding(storeID: storeID, key: try rootKey.derived("letterlock keks 1")))
         return try UnlockedKeyring(
             configuration, [UInt8](bytes), rootKey, KeyState(lifecycle: lifecycle, keys: keys))
-    }
-
-    private static func unseal(_ configuration: Configuration, with service: any KeyService) throws(KeyringError)
-        -> SecretKey
-    {
-        let slots = configuration.slots.filter(service.opens)
-        guard !slots.isEmpty else { throw .noMatchingSlot(kinds: configuration.slots.map(\.label)) }
-        for slot in slots {
-            do { return try configuration.rootKey(in: slot, with: service) } catch {
-                guard error == .wrongSecret else { throw error }
-            }
-        }
-        throw .wrongSecret
     }
 
     static func random() throws(KeyringError) -> SecretKey {

@@ -10,6 +10,7 @@ enum Labels {
     static let block: StaticString = "letterlock block 1"
     static let names: StaticString = "letterlock names 1"
     static let freshness: StaticString = "letterlock freshness 1"
+    static let backup: StaticString = "letterlock backup 1"
 }
 
 /// Where 16 neighbouring blocks of a content lie, and how each is opened: 48 bytes a block,

@@ -8,12 +8,14 @@ final class BlockFile: @unchecked Sendable {
 
     private let file: File
     private let syncLock = Lock()
-    /// Guards the three below. The innermost lock of the store.
+    /// Guards the four below. The innermost lock of the store.
     private let lock = Lock()
     private var allocator: BlockAllocator
     private var needsSync: Bool
     /// Checksums of blocks written since the last batch was committed.
     private var sums: [UInt64: UInt64] = [:]
+    /// How many snapshots want blocks to stay that are given back.
+    private var holders = 0
 
     init(in directory: File, _ flags: Int32, isNew: Bool) throws(StorageError) {
         file = try File(Self.fileName, in: directory, flags)
@@ -100,10 +102,15 @@ final class BlockFile: @unchecked Sendable {
     var hasReleased: Bool { lock.locked { allocator.hasReleased } }
     var usedCount: UInt64 { lock.locked { allocator.usedCount } }
 
+    /// From now on no block is erased or used again that is in use now, until as many have let go as hold.
+    func hold() { lock.locked { holders += 1 } }
+    func letGo() { lock.locked { holders -= 1 } }
+
     /// Erases and frees the blocks whose release is durable.
     func reclaim(durable: UInt64) {
         guard hasReleased else { return }
-        let runs = lock.locked {
+        let runs = lock.locked { () -> [ClosedRange<UInt64>] in
+            guard holders == 0 else { return [] }
             let runs = allocator.takeErasable(durable: durable)
             // What is erased must not be missed after a loss of power.
             if !sums.isEmpty { for run in runs { for block in run { sums[block] = nil } } }

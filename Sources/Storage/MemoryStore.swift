@@ -32,6 +32,13 @@ public final class MemoryStore: RecordStore, @unchecked Sendable {
         Self.visit(try open { folded }, range, prefix, body)
     }
 
+    public func snapshot() throws(StorageError) -> any StoreSnapshot {
+        try open {
+            let all = records.records(in: RecordKey.first...RecordKey.last)
+            return MemorySnapshot(records: all.compactMap { record in record.value.map { (record.key, $0) } }, blocks)
+        }
+    }
+
     public func commit(_ batch: RecordBatch, then: () -> Void) throws(StorageError) {
         try open { () throws(StorageError) in
             for (key, expected) in batch.expectations where (records.value(of: key) ?? nil) != expected {
@@ -158,5 +165,22 @@ public final class MemoryStore: RecordStore, @unchecked Sendable {
                 body(key, UnsafeRawBufferPointer(rebasing: bytes.prefix(prefix)))
             }
         }
+    }
+}
+
+private final class MemorySnapshot: StoreSnapshot {
+    private var records: ArraySlice<(key: RecordKey, value: [UInt8])>
+    private let blocks: [UInt64: [UInt8]]
+
+    init(records: [(key: RecordKey, value: [UInt8])], _ blocks: [UInt64: [UInt8]]) {
+        self.records = records[...]
+        self.blocks = blocks
+    }
+
+    func next() -> (key: RecordKey, value: [UInt8])? { records.popFirst() }
+
+    func readBlock(_ number: UInt64, into bytes: UnsafeMutableRawBufferPointer) throws(StorageError) {
+        guard let block = blocks[number] else { throw .corrupt("block \(number) is missing") }
+        bytes.copyBytes(from: block)
     }
 }

@@ -13,6 +13,9 @@ public protocol RecordStore: AnyObject, Sendable {
         _ range: ClosedRange<RecordKey>, prefix: Int, _ body: (RecordKey, UnsafeRawBufferPointer) -> Bool
     ) throws(StorageError)
 
+    /// All records and blocks as they are now, to be gone through beside those who change them.
+    func snapshot() throws(StorageError) -> any StoreSnapshot
+
     /// Makes the batch's changes, all or none; on return they are safe from the death of this process.
     ///
     /// - Parameter then: runs once, directly after the batch took effect and before any fold can begin.

@@ -29,7 +29,7 @@ extension JournaledStore {
     }
 
     /// A range of the table and the changes to it, both as of one moment.
-    private func moment(
+    func moment(
         of range: ClosedRange<RecordKey>, prefix: Int
     ) throws(StorageError) -> (Walk, [(key: RecordKey, value: [UInt8]?)]) {
         while true {

@@ -47,6 +47,10 @@ final class CrashingStore: RecordStore {
         try live()
         try store.scanFolded(range, prefix: prefix, body)
     }
+    func snapshot() throws(StorageError) -> any StoreSnapshot {
+        try live()
+        return try store.snapshot()
+    }
     func sync() throws(StorageError) {
         try live()
         try store.sync()

@@ -15,10 +15,11 @@ final class House {
 
     deinit { unlink(keyFile) }
 
-    init() throws {
+    /// - Parameter firstByte: Of the key file.
+    init(firstByte: UInt8 = 0) throws {
         LockedMemory.allowsUnlocked = true
         try Sodium.start()
-        keyFile = try House.makeKeyFile()
+        keyFile = try House.makeKeyFile(firstByte)
         keyring = try UnlockedKeyring.create(name: "test", service: FileKeyService(path: keyFile), now: House.now)
         try SecretTree.create(in: store, keyring: keyring, uid: 1, gid: 2, now: House.now)
         tree = try SecretTree.open(
@@ -46,11 +47,11 @@ final class House {
 
     var keyService: FileKeyService { FileKeyService(path: keyFile) }
 
-    private static func makeKeyFile() throws -> String {
+    private static func makeKeyFile(_ firstByte: UInt8) throws -> String {
         var template = Array("/tmp/letterlock-key-XXXXXX".utf8CString)
         let descriptor = mkstemp(&template)
         defer { Glibc.close(descriptor) }
-        let bytes = (0..<32).map { UInt8($0) }
+        let bytes = (firstByte..<firstByte + 32).map { $0 }
         try #require(write(descriptor, bytes, bytes.count) == 32)
         return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }

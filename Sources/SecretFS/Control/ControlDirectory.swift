@@ -74,7 +74,7 @@ extension SecretFS {
         }
         let open = OpenControlFile(file, version)
         // One reader gets one value, however many reads it takes.
-        if access != O_WRONLY { _ = try open.text(of: self) }
+        if access != O_WRONLY { try open.begin(self) }
         var reply = OpenReply(handle: Handle.control(controlFiles.add(open)).rawValue)
         reply.directIO = true
         reply.noFlush = true
@@ -95,7 +95,7 @@ extension SecretFS {
         throws(Errno) -> Int
     {
         let open = try openControlFile(number, of: node)
-        return try open.text(of: self).read(at: offset, into: buffer)
+        return try open.read(self, at: offset, into: buffer)
     }
 
     /// One write is one command. It has taken effect when this returns.
@@ -117,13 +117,33 @@ final class OpenControlFile: Sendable {
     let file: ControlFile
     let version: KEKVersion?
     private let kept = Mutex<ControlText?>(nil)
+    private let stream = Mutex<ControlStream?>(nil)
 
     init(_ file: ControlFile, _ version: KEKVersion?) {
         self.file = file
         self.version = version
     }
 
-    func text(of fileSystem: SecretFS) throws(Errno) -> ControlText {
+    /// Takes what will be read as it is now.
+    func begin(_ fileSystem: SecretFS) throws(Errno) {
+        if let opens = file.stream {
+            let opened = try opens(fileSystem)
+            stream.withLock { $0 = opened }
+        } else {
+            _ = try text(of: fileSystem)
+        }
+    }
+
+    func read(_ fileSystem: SecretFS, at offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
+        guard file.stream != nil else { return try text(of: fileSystem).read(at: offset, into: buffer) }
+        return try stream.withLock { stream throws(Errno) in
+            // Another server has begun it, and only that one could go on with it.
+            guard let stream else { throw Errno(ESTALE) }
+            return try stream.read(at: offset, into: buffer)
+        }
+    }
+
+    private func text(of fileSystem: SecretFS) throws(Errno) -> ControlText {
         if let text = kept.withLock({ $0 }) { return text }
         let text = try file.read(fileSystem, version ?? KEKVersion(rawValue: 0))
         kept.withLock { $0 = text }

@@ -17,6 +17,8 @@ struct ControlFile: Sendable {
     let write: Write?
     /// Reached by name, and not listed.
     var isHidden = false
+    /// What reads in order, once, and too long to be kept whole; `read` is not used then.
+    var stream: (@Sendable (SecretFS) throws(Errno) -> ControlStream)?
 
     var mode: UInt32 { write == nil ? 0o400 : 0o600 }
 
@@ -51,6 +53,9 @@ struct ControlFile: Sendable {
             write: { fileSystem, _, command throws(Errno) in
                 if let text = try fileSystem.policyParts.take(command) { try fileSystem.replacePolicy(text) }
             }, isHidden: true),
+        ControlFile(
+            place: .top, name: "backup", read: { _, _ in ControlText() }, write: nil,
+            stream: { fileSystem throws(Errno) in try ControlStream(backupOf: fileSystem) }),
 
         .text(.keys, "list") { fileSystem, _ in fileSystem.keyListDocument.line },
         .value(.keys, "primary", \.primary) { fileSystem, _, command throws(Errno) in

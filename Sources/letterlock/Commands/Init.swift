@@ -25,13 +25,13 @@ struct Init: ParsableCommand {
         let source = try keys.source()
         let place = recovery || recoveryOptions.recoveryFile != nil ? try recoveryOptions.place() : nil
         let name = try Self.checked(self.name ?? Self.defaultName(store))
-        let isNew = try Self.prepare(store)
+        let isNew = try StoreDirectory.prepare(store)
         do {
             // The key is asked for when everything else is in order.
             let service = try source.service(makesKeyring: true)
             try Self.make(store, name, service, place)
         } catch {
-            Self.clear(store, removesDirectory: isNew)
+            StoreDirectory.clear(store, removesDirectory: isNew)
             throw error
         }
         Output.line("keyring '\(Output.printable(name))' is made in \(store), KEK version 1 is its primary")
@@ -68,34 +68,5 @@ struct Init: ParsableCommand {
                 code: .usage)
         }
         return name
-    }
-
-    /// Makes the directory, or sees that it is empty. True if it is a new one.
-    private static func prepare(_ path: String) throws(Failure) -> Bool {
-        if mkdir(path, 0o700) == 0 { return true }
-        let number = errno
-        guard number == EEXIST else {
-            throw Failure(
-                "cannot make \(path)", errno: number,
-                hint: number == ENOENT ? "make its parent directory first" : nil)
-        }
-        guard let directory = opendir(path) else { throw Failure(path, errno: errno) }
-        defer { closedir(directory) }
-        var count = 0
-        while readdir(directory) != nil { count += 1 }
-        guard count <= 2 else {
-            throw Failure(
-                "\(path) is not empty", hint: "a keyring is made in a directory that is new or empty")
-        }
-        guard fchmod(dirfd(directory), 0o700) == 0 else { throw Failure(path, errno: errno) }
-        return false
-    }
-
-    /// Takes away what a failed making left: the directory was empty before.
-    private static func clear(_ path: String, removesDirectory: Bool) {
-        guard let directory = opendir(path) else { return }
-        while let entry = readdir(directory) { unlinkat(dirfd(directory), ProcessTable.name(of: entry), 0) }
-        closedir(directory)
-        if removesDirectory { rmdir(path) }
     }
 }

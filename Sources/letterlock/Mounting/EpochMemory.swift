@@ -13,8 +13,10 @@ struct EpochMemory {
 
     /// Each history of a store has its own: what was restored from a backup does not hold for a rollback of what it was
     /// made from, nor the other way round.
-    init(of keyring: UnlockedKeyring) {
-        let name = keyring.storeID.description + (keyring.lineage.map { ".\($0)" } ?? "")
+    init(of keyring: UnlockedKeyring) { self.init(of: keyring.storeID, keyring.lineage) }
+
+    init(of store: StoreID, _ lineage: StoreID?) {
+        let name = store.description + (lineage.map { ".\($0)" } ?? "")
         path = "\(Self.directory)/\(name).epoch"
     }
 

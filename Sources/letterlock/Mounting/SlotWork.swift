@@ -15,11 +15,7 @@ struct SlotWork {
         if let holder = StoreHolder.staying(in: path) {
             throw Messages.failure(.busy(holder: holder.text), store: path)
         }
-        // Nobody shall type a passphrase for what takes none.
-        if try source.takesTyped(), source.passphraseFile == nil, source.passphraseDescriptor == nil {
-            try StoreDescription(at: path).checkTakes(try source.parsedSpec() == .recovery ? .recovery : .passphrase)
-        }
-        opener = try source.service()
+        opener = try source.service(of: path)
         open = try StoreOpening.open(
             path, key: .service(opener), readOnly: false, purpose: "unlock-with", acceptsRollback: acceptsRollback)
         open.warnings.forEach(Output.warn)

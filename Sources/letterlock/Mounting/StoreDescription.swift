@@ -88,11 +88,6 @@ struct StoreDescription {
         }
     }
 
-    func checkTakes(_ kind: KeySlotKind) throws(Failure) {
-        guard let summary, !summary.slots.contains(where: { $0.kind == kind }) else { return }
-        throw Messages.failure(.noMatchingSlot(kinds: summary.keyServices))
-    }
-
     private var state: String { holder == nil ? "locked" : "unlocked" }
 
     var table: Table {

@@ -37,6 +37,24 @@ struct KeySource {
         }
     }
 
+    /// Somebody said what opens it.
+    var isGiven: Bool { spec != nil || passphraseFile != nil || passphraseDescriptor != nil }
+
+    /// Nobody shall type a passphrase for what takes none.
+    func checkOpens(_ summary: KeyringSummary) throws(Failure) {
+        guard try takesTyped(), passphraseFile == nil, passphraseDescriptor == nil else { return }
+        let kind = try parsedSpec().kind
+        guard summary.slots.contains(where: { $0.kind == kind }) else {
+            throw Messages.failure(.noMatchingSlot(kinds: summary.keyServices))
+        }
+    }
+
+    /// Makes the key service that opens the store in a directory.
+    func service(of store: String) throws(Failure) -> any KeyService {
+        if let summary = try StoreDescription(at: store).summary { try checkOpens(summary) }
+        return try service()
+    }
+
     /// Makes the key service of a keyring that is unlocked through its mount.
     ///
     /// - Parameter typed: What was written: a passphrase, or `1` where the key service is to be asked once more.
@@ -91,9 +109,8 @@ struct KeySource {
     /// The pipe's buffers are the kernel's: they never reach swap, and nobody else can open them.
     func passphrasePipe(for store: String) throws(Failure) -> Int32? {
         guard try takesTyped() else { return nil }
-        // Nobody shall type a passphrase for what takes none.
-        if passphraseFile == nil, passphraseDescriptor == nil {
-            try StoreDescription(at: store).checkTakes(try parsedSpec() == .recovery ? .recovery : .passphrase)
+        if passphraseFile == nil, passphraseDescriptor == nil, let summary = try StoreDescription(at: store).summary {
+            try checkOpens(summary)
         }
         let pipe = try Spawning.pipe()
         defer { close(pipe.writing) }

@@ -15,6 +15,7 @@ enum Messages {
         case let error as StorageError: failure(error)
         case let error as TreeOpeningError: failure(error)
         case let error as TreeError: failure(error)
+        case let error as BackupError: failure(error)
         case let error as FuseError: failure(error)
         case let error as LifecycleError: Failure("the key's state does not allow it: \(error)")
         case let trouble as EpochMemory.Trouble: failure(trouble)

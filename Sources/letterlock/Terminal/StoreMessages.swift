@@ -1,5 +1,6 @@
 import Glibc
 import Keyring
+import SecretTree
 import Sodium
 import Storage
 
@@ -69,6 +70,27 @@ extension Messages {
         case .lifecycle(let error): Failure("the key's state does not allow it: \(error)")
         }
     }
+
+    static func failure(_ error: BackupError, backup path: String? = nil) -> Failure {
+        let backup = path ?? "the backup"
+        return switch error {
+        case .notABackup:
+            Failure("\(backup) is not a backup of letterlock's", hint: "or its beginning is damaged", code: .integrity)
+        case .newerFormat(let format):
+            Failure(
+                "\(backup) has format \(format), which is newer than this program knows",
+                hint: "use the letterlock that made it, or a newer one")
+        case .cut: Failure("\(backup) ends too early: a part of it is missing", hint: other, code: .integrity)
+        case .damaged(let what): Failure("\(backup) is damaged: \(what)", hint: other, code: .integrity)
+        case .key(.damaged(let what)): Failure("\(backup) is damaged: \(what)", hint: other, code: .integrity)
+        case .key(.notAKeyring):
+            Failure("\(backup) is damaged: its configuration is not one", hint: other, code: .integrity)
+        case .key(let error): failure(error)
+        case .unreadable(let number): Failure(backup, errno: number)
+        }
+    }
+
+    private static let other = "nothing was made; try another backup"
 
     private static func code(of reason: KeyServiceFault.Reason) -> ExitCode {
         switch reason {
