@@ -8,25 +8,45 @@ enum ProcessHygiene {
 
     static func apply() {
         // Swift's runtime prints registers, and the bytes they point to, when it crashes: a key may be among them.
-        for number in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGQUIT] { signal(number, SIG_DFL) }
+        for number in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGQUIT] { set(number, SIG_DFL) }
         // A reader of our output that goes away is an error of write(2), not the death of a server.
-        signal(SIGPIPE, SIG_IGN)
+        set(SIGPIPE, SIG_IGN)
         // Started through a descriptor, it would be called by that one's number.
         processName.withCString { _ = ll_prctl(15, UInt(bitPattern: $0)) }  // PR_SET_NAME
         // No core file, no ptrace by the same user, no /proc/PID/mem.
         _ = ll_prctl(4, 0)  // PR_SET_DUMPABLE
         var none = rlimit(rlim_cur: 0, rlim_max: 0)
         setrlimit(__rlimit_resource_t(RLIMIT_CORE.rawValue), &none)
-        umask(0o077)
+        givenUmask = umask(0o077)
         raise(RLIMIT_NOFILE)
         raise(__RLIMIT_MEMLOCK)
         openStandardDescriptors()
+    }
+
+    private static func set(_ number: Int32, _ handler: __sighandler_t?) {
+        givenSignals.append((number, signal(number, handler)))
+    }
+
+    // Written by `apply`, before there is a second thread.
+    nonisolated(unsafe) private static var givenSignals: [(Int32, __sighandler_t?)] = []
+    nonisolated(unsafe) private static var givenUmask: mode_t = 0o022
+    nonisolated(unsafe) private static var givenLimits: [(__rlimit_resource, rlimit)] = []
+
+    /// Gives back what this process was started with, for a program that takes its place. That it dumps no core stays.
+    static func restoreForOthers() {
+        umask(givenUmask)
+        for (resource, limit) in givenLimits {
+            var limit = limit
+            setrlimit(resource, &limit)
+        }
+        for (number, handler) in givenSignals { signal(number, handler) }
     }
 
     /// Lifts the soft limit to the hard one.
     private static func raise(_ resource: __rlimit_resource) {
         var limit = rlimit()
         guard getrlimit(resource, &limit) == 0, limit.rlim_cur < limit.rlim_max else { return }
+        givenLimits.append((resource, limit))
         limit.rlim_cur = limit.rlim_max
         setrlimit(resource, &limit)
     }

@@ -10,6 +10,9 @@ enum ExitCode: Int32 {
     case integrity = 5
     /// Mounted elsewhere, or a job is running.
     case busy = 6
+    /// As env(1) has them, of a program that was to be run.
+    case commandNotExecutable = 126
+    case commandNotFound = 127
 }
 
 /// An error as its reader sees it: what went wrong, what to do about it, and the exit code.
