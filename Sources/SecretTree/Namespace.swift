@@ -164,7 +164,8 @@ extension Transaction {
         guard node.entryCount == 0 else { throw .notEmpty }
         node.attributes.linkCount = 0
         node.attributes.parent = NodeID(rawValue: 0)
-        node.modified(at: now)
+        // Its names had gone before: the modification time tells when.
+        node.attributes.statusChangeTime = now
         try dropNode(&node)
     }
 

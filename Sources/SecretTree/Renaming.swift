@@ -19,9 +19,11 @@ public struct RenameOutcome: Sendable {
 
 extension SecretTree {
     /// Moves a name, in one transaction: whoever looks finds the old or the new.
+    ///
+    /// - Parameter whiteout: What is made at the old name (RENAME_WHITEOUT); not for an exchange.
     public func rename(
         _ name: UnsafeRawBufferPointer, in parent: NodeID, to newName: UnsafeRawBufferPointer,
-        in newParent: NodeID, _ mode: RenameMode, now: Timestamp
+        in newParent: NodeID, _ mode: RenameMode, leaving whiteout: NewNode? = nil, now: Timestamp
     ) throws(TreeError) -> RenameOutcome {
         guard name.count <= Entry.nameLimit, newName.count <= Entry.nameLimit else { throw .nameTooLong }
         return try change(now: now) { (transaction: inout Transaction) throws(TreeError) -> RenameOutcome in
@@ -37,9 +39,9 @@ extension SecretTree {
                     Place(name: name, directory: parent, entry: source),
                     Place(name: newName, directory: newParent, entry: target))
             }
+            let place = Place(name: name, directory: parent, entry: source)
             guard let target else {
-                return try transaction.move(
-                    Place(name: name, directory: parent, entry: source), to: newName, in: newParent, replaced: nil)
+                return try transaction.move(place, to: newName, in: newParent, leaving: whiteout, replaced: nil)
             }
             if mode == .noReplace { throw .exists }
             // Two names of one file: rename(2) does nothing and says that it was done.
@@ -52,8 +54,7 @@ extension SecretTree {
             default: break
             }
             let replaced = try transaction.replace(target, in: newParent)
-            return try transaction.move(
-                Place(name: name, directory: parent, entry: source), to: newName, in: newParent, replaced: replaced)
+            return try transaction.move(place, to: newName, in: newParent, leaving: whiteout, replaced: replaced)
         }
     }
 }
@@ -109,7 +110,8 @@ extension Transaction {
     }
 
     fileprivate mutating func move(
-        _ source: Place, to newName: UnsafeRawBufferPointer, in newParent: NodeID, replaced: NodeAttributes?
+        _ source: Place, to newName: UnsafeRawBufferPointer, in newParent: NodeID, leaving whiteout: NewNode?,
+        replaced: NodeAttributes?
     ) throws(TreeError) -> RenameOutcome {
         let isDirectory = source.entry.type == .directory
         deleteEntry(source.name, in: source.directory)
@@ -121,8 +123,18 @@ extension Transaction {
             try adjust(newParent, links: isDirectory ? 1 : 0)
         }
         if source.directory != newParent { try adjust(newParent, entries: 1) }
+        if let whiteout { try leave(whiteout, at: source) }
         let moved = try settle(source.entry.node, in: newParent)
         return RenameOutcome(moved: moved, replaced: replaced)
+    }
+
+    /// Makes a node at a name that has just become free.
+    private mutating func leave(_ new: NewNode, at place: Place) throws(TreeError) {
+        var node = newNode(new, in: try directory(place.directory))
+        node.attributes.parent = place.directory
+        set(node)
+        putEntry(place.name, in: place.directory, Entry(node: node.attributes.id, type: new.type))
+        try adjust(place.directory, entries: 1)
     }
 
     fileprivate mutating func exchange(_ one: Place, _ other: Place) throws(TreeError) -> RenameOutcome {

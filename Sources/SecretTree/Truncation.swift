@@ -2,10 +2,11 @@ public import Keyring
 internal import Storage
 
 /// What fallocate(2) is asked for.
-public enum AllocationMode: Sendable {
-    /// Grow to hold the range; nothing is reserved.
+public enum AllocationMode: Sendable, Equatable {
+    /// Grow to hold the range. There must be room for it, but none is set apart: a block that is written goes to a
+    /// new place anyway.
     case extend
-    /// Nothing to see: the file keeps its size, and blocks are found when they are written.
+    /// The same with the file's size kept.
     case keepSize
     case punchHole
     case zeroRange(keepsSize: Bool)
@@ -20,15 +21,21 @@ extension SecretTree {
         guard offset <= Contents.sizeLimit, count <= Contents.sizeLimit - offset else { throw .fileTooLarge }
         return try change(now: now) { (transaction: inout Transaction) throws(TreeError) -> NodeAttributes in
             var node = try transaction.file(id)
-            let end = offset + count
+            let (end, size) = (offset + count, node.attributes.size)
             switch mode {
-            case .keepSize: return node.attributes
-            case .extend:
-                guard end > node.attributes.size else { return node.attributes }
-                try transaction.resize(&node, to: end)
+            case .keepSize, .extend:
+                try transaction.checkRoom(for: node, from: offset, to: end)
+                if mode == .extend, end > node.attributes.size { try transaction.resize(&node, to: end) }
+                // The value is the same, if longer by zeros; both times move, as on other file systems.
+                guard mode == .extend, end > size else {
+                    node.modified(at: now)
+                    transaction.set(node)
+                    return node.attributes
+                }
             case .punchHole:
                 try transaction.clear(&node, from: offset, to: end)
             case .zeroRange(let keepsSize):
+                try transaction.checkRoom(for: node, from: offset, to: end)
                 try transaction.clear(&node, from: offset, to: end)
                 if !keepsSize, end > node.attributes.size { try transaction.resize(&node, to: end) }
             }
@@ -101,6 +108,27 @@ extension SecretTree {
 }
 
 extension Transaction {
+    /// Refuses a range whose holes there are not blocks enough for.
+    fileprivate func checkRoom(for node: NodeRecord, from offset: UInt64, to end: UInt64) throws(TreeError) {
+        let free: UInt64
+        do { free = try tree.store.statistics().freeByteCount } catch { throw TreeError(error) }
+        let size = UInt64(Contents.blockByteCount)
+        let blocks = offset / size...(end - 1) / size
+        // Most ranges have room as a whole.
+        guard UInt64(blocks.count) > free / size else { return }
+        var missing = UInt64(blocks.count)
+        if node.isInBlocks {
+            let blocksPerMap = UInt64(Contents.blocksPerMap)
+            let (first, last) = (blocks.lowerBound / blocksPerMap, blocks.upperBound / blocksPerMap)
+            for index in try mapIndices(node.attributes.content, from: first, to: last) {
+                guard let map = try map(index, of: node) else { continue }
+                for slot in 0..<Contents.blocksPerMap
+                where map[slot].block != 0 && blocks.contains(index * blocksPerMap + UInt64(slot)) { missing -= 1 }
+            }
+        }
+        guard missing <= free / size else { throw .full }
+    }
+
     /// Sets a file's size; what is cut off is gone, what is added is a hole.
     mutating func resize(_ node: inout NodeRecord, to size: UInt64) throws(TreeError) {
         guard size <= Contents.sizeLimit else { throw .fileTooLarge }

@@ -159,6 +159,33 @@ struct NamespaceTests {
         expectErrno(EXDEV, rename(mounted("c"), "/dev/shm/letterlock-test-rename"))
     }
 
+    @Test func aRenameMayLeaveAWhiteout() throws {
+        let (noReplace, exchange, whiteout): (UInt32, UInt32, UInt32) = (1, 2, 4)
+        func expectWhiteout(_ name: String, at place: SourceLocation = #_sourceLocation) throws {
+            let left = try attributes(mounted(name))
+            #expect(left.st_mode == S_IFCHR && left.st_rdev == 0 && left.st_nlink == 1, sourceLocation: place)
+        }
+        try put("a", mounted("a"))
+        try put("b", mounted("b"))
+        expectDone(ll_renameat2(AT_FDCWD, mounted("a"), AT_FDCWD, mounted("b"), whiteout))
+        #expect(try text(mounted("b")) == "a")
+        try expectWhiteout("a")
+        expectErrno(EEXIST, ll_renameat2(AT_FDCWD, mounted("b"), AT_FDCWD, mounted("a"), noReplace | whiteout))
+        expectErrno(EINVAL, ll_renameat2(AT_FDCWD, mounted("b"), AT_FDCWD, mounted("a"), exchange | whiteout))
+        // A directory to another one, and a removal of both that finds them empty.
+        for name in ["from", "to", "from/d"] { try check(mkdir(mounted(name), 0o755)) }
+        expectDone(ll_renameat2(AT_FDCWD, mounted("from/d"), AT_FDCWD, mounted("to/d"), noReplace | whiteout))
+        try expectWhiteout("from/d")
+        #expect(try attributes(mounted("from")).st_nlink == 2)
+        #expect(try attributes(mounted("to")).st_nlink == 3)
+        expectErrno(ENOTEMPTY, rmdir(mounted("from")))
+        expectDone(unlink(mounted("from/d")))
+        expectDone(rmdir(mounted("from")))
+        try mounted.remount()
+        try expectWhiteout("a")
+        #expect(try names(mounted.path) == ["a", "b", "to"])
+    }
+
     @Test func namesMayBeAnyBytesUpTo255() throws {
         var made: [[UInt8]] = []
         for byte in UInt8(1)...255 where byte != 47 && byte != 46 { made.append([byte]) }
@@ -250,7 +277,12 @@ struct NamespaceTests {
     @Test func aRemovedDirectoryIsEmptyToThoseInsideIt() throws {
         try check(mkdir(mounted("d"), 0o755))
         let inside = try OpenFile(mounted("d"), O_RDONLY | O_DIRECTORY)
+        let before = try inside.attributes()
+        usleep(20_000)
         expectDone(rmdir(mounted("d")))
+        // Nothing in it has changed since.
+        #expect(try inside.attributes().modified == before.modified)
+        #expect(try inside.attributes().changed > before.changed)
         expectErrno(ENOENT, openat(inside.descriptor, "x", O_WRONLY | O_CREAT | O_CLOEXEC, 0o600))
         #expect(try inside.attributes().st_nlink == 0)
     }

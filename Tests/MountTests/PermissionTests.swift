@@ -150,6 +150,12 @@ struct PermissionTests {
         }
         #expect(try attributes(mounted("f")).permissions == 0o777)
         expectDone(chmod(mounted("f"), 0o6777))
+        try asOther {
+            let file = try OpenFile(mounted("f"), O_WRONLY)
+            expectDone(fallocate(file.descriptor, 0, 0, 100))
+        }
+        #expect(try attributes(mounted("f")).permissions == 0o777)
+        expectDone(chmod(mounted("f"), 0o6777))
         expectDone(chown(mounted("f"), user, group))
         #expect(try attributes(mounted("f")).permissions == 0o777)
     }

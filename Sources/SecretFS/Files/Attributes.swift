@@ -84,8 +84,8 @@ extension SecretFS {
             change.clearsSetID = present.type != .directory
             if request.asksForNothing, change.clearsSetID, present.permissions & 0o6000 != 0 {
                 // Nobody has checked who asks, as the kernel finds no attribute in the request. It may be a write through
-                // the page cache, whose writer needs no more than his open descriptor.
-                let isWriting = writers.contains { $0.node == id && $0.isCached }
+                // the page cache, or fallocate(2), for which an open descriptor is enough.
+                let isWriting = writers.contains { $0.node == id }
                 guard caller.uid == 0 || caller.uid == present.uid || isWriting else { throw .notPermitted }
             }
         }

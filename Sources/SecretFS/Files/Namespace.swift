@@ -138,13 +138,7 @@ extension SecretFS {
         _ name: UnsafeRawBufferPointer, in parent: UInt64, to newName: UnsafeRawBufferPointer,
         in newParent: UInt64, flags: UInt32, _ caller: Caller
     ) throws(Errno) {
-        let mode: RenameMode
-        switch flags {
-        case 0: mode = .replace
-        case 1: mode = .noReplace
-        case 2: mode = .exchange
-        default: throw .invalid
-        }
+        let (mode, leavesWhiteout) = try Self.renameMode(flags)
         let old = try directory(parent)
         let new = try directory(newParent)
         guard !isControlName(name, in: parent), !isControlName(newName, in: newParent) else { throw .notPermitted }
@@ -152,9 +146,24 @@ extension SecretFS {
         request.isExchange = mode == .exchange
         try guarded(request, caller) { () throws(Errno) in
             _ = try answering { () throws(TreeError) in
-                try tree.rename(name, in: old, to: newName, in: new, mode, now: .now())
+                try tree.rename(
+                    name, in: old, to: newName, in: new, mode,
+                    leaving: leavesWhiteout ? self.new(.characterDevice, mode: 0, caller) : nil, now: .now())
             }
             gate.paths.changed()
+        }
+    }
+
+    /// renameat2(2)'s flags: no replacement 1, exchange 2, whiteout 4: a character device 0:0 is left at the old name,
+    /// by which a union file system knows that something was there.
+    private static func renameMode(_ flags: UInt32) throws(Errno) -> (RenameMode, leavesWhiteout: Bool) {
+        switch flags {
+        case 0: (.replace, false)
+        case 1: (.noReplace, false)
+        case 2: (.exchange, false)
+        case 4: (.replace, true)
+        case 5: (.noReplace, true)
+        default: throw .invalid
         }
     }
 }

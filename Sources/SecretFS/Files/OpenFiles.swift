@@ -103,7 +103,7 @@ extension SecretFS {
     /// - Returns: false if it is another kind of truncation, or somebody else writes too.
     func beginReplacing(_ id: NodeID, clearsSetID: Bool, _ caller: Caller) -> Bool {
         if caller.isResend, hasBegunReplacing(id, caller) { return true }
-        let session = ReplaceSession(of: id, in: tree, clearsSetID: clearsSetID)
+        let session = ReplaceSession(of: id, in: tree, clearsSetID: clearsSetID, by: caller.pid)
         openSessions.add(1, ordering: .sequentiallyConsistent)
         let writer = nodes.update(id) { state -> Writer? in
             guard state.session == nil, state.activeWriters == 0,

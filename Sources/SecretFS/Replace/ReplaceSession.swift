@@ -33,12 +33,15 @@ final class ReplaceSession: Sendable {
         var isUnsettled = false
         /// The last close was that of a process killed by a signal: what it left is half a value.
         var wasKilled = false
-        /// The thread that wrote last.
-        var writer: Int32 = 0
+        /// The thread that wrote last, or has begun it.
+        var writer: Int32
         /// The row of the writer's handle in the ledger, where all of this is written down.
         var cell: LedgerCell?
 
-        init(clearsSetID: Bool) { self.clearsSetID = clearsSetID }
+        init(clearsSetID: Bool, writer: Int32) {
+            self.clearsSetID = clearsSetID
+            self.writer = writer
+        }
 
         /// As an earlier server left it.
         init(_ cell: LedgerCell, byteCount: UInt64) {
@@ -80,10 +83,11 @@ final class ReplaceSession: Sendable {
     private let state: Mutex<State>
     private let hasEnded = Atomic<Bool>(false)
 
-    init(of node: NodeID, in tree: SecretTree, clearsSetID: Bool) {
+    /// - Parameter thread: Whose file is empty from now on.
+    init(of node: NodeID, in tree: SecretTree, clearsSetID: Bool, by thread: Int32) {
         self.node = node
         self.tree = tree
-        state = Mutex(State(clearsSetID: clearsSetID))
+        state = Mutex(State(clearsSetID: clearsSetID, writer: thread))
     }
 
     /// A session that an earlier server left.
@@ -117,7 +121,7 @@ final class ReplaceSession: Sendable {
         }
     }
 
-    /// True for who has written to it: stat(2) on its own descriptor comes without the descriptor's handle.
+    /// True for who has begun it or written to it: stat(2) on its own descriptor comes without the descriptor's handle.
     func isWritten(by thread: Int32) -> Bool {
         thread != 0 && state.withLock { $0.writer == thread }
     }

@@ -95,17 +95,19 @@ extension SecretFS {
     /// True for a thread whose process a signal is just putting an end to: what it closes was not finished.
     ///
     /// Told by the last field of /proc/PID/stat (proc_pid_stat(5)), the exit status in waitpid's form, which is
-    /// set before a process's files are closed. Reading it waits for nothing of that process.
+    /// set before a process's files are closed.
+    ///
+    /// Reading that waits for a process in execve(2) to be through with it, and this one may be closing its files there
+    /// and wait for us. So it is read only of one that has no memory left, as is when a process that ends closes its
+    /// files; /proc/PID/status, which tells, waits for nothing.
     static func isKilled(_ thread: Int32) -> Bool {
         guard thread > 0 else { return false }
-        let descriptor = Glibc.open("/proc/\(thread)/stat", O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { return false }
-        defer { Glibc.close(descriptor) }
-        return withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in
-            let count = Glibc.read(descriptor, buffer.baseAddress, buffer.count)
-            guard count > 0 else { return false }
+        let hasNoMemory = withProcFile("status", of: thread) { text in
+            text.firstRange(of: "\nThreads:".utf8) != nil && text.firstRange(of: "\nVmSize:".utf8) == nil
+        }
+        guard hasNoMemory == true else { return false }
+        return withProcFile("stat", of: thread) { text in
             // The command's name may hold anything, but it ends with the last bracket.
-            let text = buffer[..<count]
             guard let bracket = text.lastIndex(of: UInt8(ascii: ")")) else { return false }
             let fields = text[(bracket + 1)...].split(whereSeparator: { $0 == UInt8(ascii: " ") || $0 == 10 })
             let (flagsPlace, statusPlace) = (6, 49)
@@ -114,6 +116,19 @@ extension SecretFS {
             else { return false }
             let isExiting: UInt64 = 0x4
             return flags & isExiting != 0 && status & 0x7f != 0
+        } ?? false
+    }
+
+    /// Calls `body` with what a file of /proc/PID says; nil if there is none.
+    private static func withProcFile<R>(
+        _ name: String, of thread: Int32, _ body: (Slice<UnsafeMutableRawBufferPointer>) -> R
+    ) -> R? {
+        let descriptor = Glibc.open("/proc/\(thread)/\(name)", O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        defer { Glibc.close(descriptor) }
+        return withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in
+            let count = Glibc.read(descriptor, buffer.baseAddress, buffer.count)
+            return count > 0 ? body(buffer[..<count]) : nil
         }
     }
 
