@@ -90,6 +90,9 @@ final class BlockFile: @unchecked Sendable {
         }
     }
 
+    /// On return what `reclaim` has erased stays so after a loss of power.
+    func syncErased() throws(StorageError) { try syncLock.locked { () throws(StorageError) in try file.sync() } }
+
     func release(_ blocks: [UInt64], after sequence: UInt64) {
         lock.locked { allocator.release(blocks, after: sequence) }
     }

@@ -119,6 +119,8 @@ public final class MemoryStore: RecordStore, @unchecked Sendable {
         }
     }
 
+    public func eraseRemains() throws(StorageError) { try fold() }
+
     public var overlayKeys: [RecordKey] { lock.locked { changed.keys } }
 
     public func integrityCheck() throws(StorageError) -> [String] { try open { [] } }

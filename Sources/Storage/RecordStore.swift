@@ -57,6 +57,12 @@ public protocol RecordStore: AnyObject, Sendable {
     /// Folds everything committed so far.
     func fold() throws(StorageError)
 
+    /// On return nothing is left, in any of the store's files, of what was changed, deleted or released before: no old
+    /// value in a journal, a log or the unused part of a page.
+    ///
+    /// - Throws: `.io(EBUSY)` if somebody walks through the records all the time; nothing is lost by trying again.
+    func eraseRemains() throws(StorageError)
+
     /// As `scan`, of the records as the last fold left them.
     func scanFolded(
         _ range: ClosedRange<RecordKey>, prefix: Int, _ body: (RecordKey, UnsafeRawBufferPointer) -> Bool

@@ -189,6 +189,9 @@ final class RecordTable: @unchecked Sendable {
     /// Moves what is folded from SQLite's log into its file, as far as readers let it.
     func checkpoint() throws(StorageError) { try writer?.connection.checkpoint() }
 
+    /// The connection that folds, under the store's fold lock; nil if there is none.
+    var writingConnection: Connection? { writer?.connection }
+
     func close() {
         lock.locked {
             isClosed = true

@@ -14,7 +14,7 @@ final class Connection {
         case alone
     }
 
-    private let handle: OpaquePointer
+    let handle: OpaquePointer
     let path: String
 
     /// Done once, before SQLite is used; where somebody has used it already it changes nothing.
@@ -95,12 +95,7 @@ final class Connection {
     }
 
     /// Moves the write-ahead log into the database and empties it, as far as readers let it.
-    func checkpoint() throws(StorageError) {
-        let code = sqlite3_wal_checkpoint_v2(handle, nil, SQLITE_CHECKPOINT_TRUNCATE, nil, nil)
-        guard code == SQLITE_OK || code & 0xFF == SQLITE_BUSY || code & 0xFF == SQLITE_LOCKED else {
-            throw error(code)
-        }
-    }
+    func checkpoint() throws(StorageError) { _ = try checkpointWhole() }
 
     func error(_ code: Int32) -> StorageError { StorageError(sqlite: code, handle, path) }
 }

@@ -78,6 +78,10 @@ final class CrashingStore: RecordStore {
         try live()
         try store.fold()
     }
+    func eraseRemains() throws(StorageError) {
+        try live()
+        try store.eraseRemains()
+    }
     var overlayKeys: [RecordKey] { store.overlayKeys }
     func integrityCheck() throws(StorageError) -> [String] { try store.integrityCheck() }
     func statistics() throws(StorageError) -> StoreStatistics { try store.statistics() }
