@@ -135,9 +135,9 @@ public final class UnlockedKeyring: Sendable {
     /// A subkey of the root key, for one purpose of the tree's.
     public func deriveKey(_ label: StaticString) throws(KeyringError) -> SecretKey { try rootKey.derived(label) }
 
-    /// The primary version and its key.
-    func primaryKey() throws(KeyringError) -> (KEKVersion, SecretKey) {
-        let (version, key) = current.withLock { ($0.lifecycle.primary, $0.keys[$0.lifecycle.primary]) }
+    /// The primary version and its key, now or when a change will have taken effect.
+    func primaryKey(as prepared: PreparedLifecycle?) throws(KeyringError) -> (KEKVersion, SecretKey) {
+        let (version, key) = prepared?.state.primary ?? current.withLock { $0.primary }
         guard let key else { throw .noSuchVersion }
         return (version, key)
     }
@@ -164,6 +164,8 @@ public final class UnlockedKeyring: Sendable {
 struct KeyState: Sendable {
     var lifecycle: KeyLifecycle
     var keys: [KEKVersion: SecretKey]
+
+    var primary: (KEKVersion, SecretKey?) { (lifecycle.primary, keys[lifecycle.primary]) }
 }
 
 /// A change that is made and has not taken effect.

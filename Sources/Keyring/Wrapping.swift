@@ -10,12 +10,14 @@ extension UnlockedKeyring {
 
     /// Wraps 32 bytes under the primary version.
     ///
+    /// - Parameter prepared: A change that has not taken effect, whose primary it shall be; nil for the present one.
     /// - Returns: that version, to be kept beside the wrap.
     public func wrap(
-        _ dek: borrowing BorrowedKey, context: UnsafeRawBufferPointer, into wrapped: UnsafeMutableRawBufferPointer
+        _ dek: borrowing BorrowedKey, context: UnsafeRawBufferPointer, into wrapped: UnsafeMutableRawBufferPointer,
+        as prepared: PreparedLifecycle? = nil
     ) throws(KeyringError) -> KEKVersion {
         precondition(wrapped.count == Self.wrappedByteCount)
-        let (version, kek) = try primaryKey()
+        let (version, kek) = try primaryKey(as: prepared)
         let plain = dek.bytes
         withBinding(version, context) { data in
             kek.withKey { kek in

@@ -12,37 +12,17 @@ extension SecretTree {
         now: Timestamp, _ change: (inout KeyLifecycle) throws(LifecycleError) -> Void
     ) throws(TreeError) {
         try self.change(now: now) { (transaction: inout Transaction) throws(TreeError) in
-            do throws(KeyringError) {
-                let prepared = try keyring.prepare(change)
-                transaction.put(RecordKey(.lifecycle), prepared.lifecycleBytes)
-                transaction.prepared = prepared
-            } catch { throw .key(error) }
+            _ = try transaction.changeKeys(change)
         }
-        try wrapTreeKey(now: now)
+        jobsRunner.wake()
     }
 
     /// Makes a new primary KEK version; no file is touched.
     public func rotate(ifLatest expected: KEKVersion? = nil, now: Timestamp) throws(TreeError) -> KEKVersion {
-        try changeKeys(now: now) { lifecycle throws(LifecycleError) in
-            _ = try lifecycle.rotate(ifLatest: expected, now: now)
-        }
-        return keyring.lifecycle.latest
-    }
-
-    /// The tree key goes under the primary version, so that no older one is needed for names and attributes.
-    func wrapTreeKey(now: Timestamp) throws(TreeError) {
-        try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
-            transaction.isAside = true
-            let record = RecordKey(.treeKey)
-            guard let value = try read(record, { $0.map { [UInt8]($0) } }) else {
-                throw tampered(record, .root, "is missing")
-            }
-            let isCurrent = value.withUnsafeBytes { value in
-                value.count == Envelope.bareByteCount && Envelope.version(value) == keyring.lifecycle.primary
-            }
-            guard !isCurrent else { return }
-            transaction.put(
-                record, try withTreeKey(in: value) { key throws(TreeError) in try wrapped(treeKey: key, now: now) })
+        try change(now: now) { (transaction: inout Transaction) throws(TreeError) -> KEKVersion in
+            try transaction.changeKeys { lifecycle throws(LifecycleError) in
+                _ = try lifecycle.rotate(ifLatest: expected, now: now)
+            }.latest
         }
     }
 
@@ -50,22 +30,56 @@ extension SecretTree {
     public var versionCounts: [KEKVersion: Int] {
         lock.reading { state.versionCounts.filter { $0.value > 0 } }
     }
+}
 
-    // MARK: The tree key's record, shaped like an envelope of content 0
-
-    private func withTreeKey<R>(
-        in value: [UInt8], _ body: (UnsafeRawBufferPointer) throws(TreeError) -> R
-    ) throws(TreeError) -> R {
-        try withScratchKey { (key: UnsafeMutableRawBufferPointer) throws(TreeError) -> R in
-            do throws(KeyringError) { try Self.unwrapTreeKey(value, keyring, into: key) } catch { throw .key(error) }
-            return try body(key.readOnly)
+extension Transaction {
+    /// Changes the lifecycle with this transaction, and all that has to follow it: the tree key goes under the new
+    /// primary, what a destroyed key has left is to be erased, jobs look again at what they have passed.
+    ///
+    /// - Returns: what the lifecycle will be.
+    mutating func changeKeys(_ change: (inout KeyLifecycle) throws(LifecycleError) -> Void) throws(TreeError)
+        -> KeyLifecycle
+    {
+        let before = tree.keyring.lifecycle
+        let prepared: PreparedLifecycle
+        do throws(KeyringError) { prepared = try tree.keyring.prepare(change) } catch { throw .key(error) }
+        let after = prepared.lifecycle
+        put(RecordKey(.lifecycle), prepared.lifecycleBytes)
+        self.prepared = prepared
+        try wrapTreeKey(under: after.primary, as: prepared)
+        if after.versions.contains(where: { $0.state == .destroyed && before.state(of: $0.version) != .destroyed }) {
+            startErasing()
         }
+        if after.minDecryption != before.minDecryption || after.versions.map(\.state) != before.versions.map(\.state) {
+            haveJobsLookAgain()
+        }
+        return after
     }
 
-    private func wrapped(treeKey key: UnsafeRawBufferPointer, now: Timestamp) throws(TreeError) -> [UInt8] {
-        do throws(KeyringError) { return try Self.wrapTreeKey(key, keyring, now: now) } catch { throw .key(error) }
+    /// The tree key goes under the primary version, so that no older one is needed for names and attributes.
+    mutating func wrapTreeKey(under primary: KEKVersion, as prepared: PreparedLifecycle? = nil) throws(TreeError) {
+        let record = RecordKey(.treeKey)
+        guard let value = try read(record, { $0.map { [UInt8]($0) } }) else {
+            throw tree.tampered(record, .root, "is missing")
+        }
+        let isCurrent = value.withUnsafeBytes { value in
+            value.count == Envelope.bareByteCount && Envelope.version(value) == primary
+        }
+        guard !isCurrent else { return }
+        let (keyring, now) = (tree.keyring, now)
+        do throws(KeyringError) {
+            put(
+                record,
+                try withScratchKey { (key: UnsafeMutableRawBufferPointer) throws(KeyringError) -> [UInt8] in
+                    try SecretTree.unwrapTreeKey(value, keyring, into: key)
+                    return try SecretTree.wrapTreeKey(key.readOnly, keyring, as: prepared, now: now)
+                })
+        } catch { throw .key(error) }
     }
+}
 
+/// The tree key's record, shaped like an envelope of content 0.
+extension SecretTree {
     static func unwrapTreeKey(
         _ value: [UInt8], _ keyring: UnlockedKeyring, into key: UnsafeMutableRawBufferPointer
     ) throws(KeyringError) {
@@ -76,7 +90,7 @@ extension SecretTree {
                     try keyring.unwrap(
                         value.part(Envelope.wrappedPlace, UnlockedKeyring.wrappedByteCount),
                         version: Envelope.version(value), context: context, into: key,
-                        // After a crash in the middle of a revocation it may still be the revoked version's.
+                        // A version that took two transactions to revoke may have left it under the revoked key.
                         forReencryption: true)
                 }
             }
@@ -85,7 +99,8 @@ extension SecretTree {
     }
 
     static func wrapTreeKey(
-        _ key: UnsafeRawBufferPointer, _ keyring: UnlockedKeyring, now: Timestamp
+        _ key: UnsafeRawBufferPointer, _ keyring: UnlockedKeyring, as prepared: PreparedLifecycle? = nil,
+        now: Timestamp
     ) throws(KeyringError) -> [UInt8] {
         var value = [UInt8](repeating: 0, count: Envelope.bareByteCount)
         let result = value.withUnsafeMutableBytes { value in
@@ -93,7 +108,7 @@ extension SecretTree {
                 let version = try Envelope.withContext(0, now) { context throws(KeyringError) in
                     try keyring.wrap(
                         BorrowedKey(key), context: context,
-                        into: value.part(Envelope.wrappedPlace, UnlockedKeyring.wrappedByteCount))
+                        into: value.part(Envelope.wrappedPlace, UnlockedKeyring.wrappedByteCount), as: prepared)
                 }
                 value.put(version.rawValue, at: 0)
                 value.put(now, at: Envelope.createdPlace)

@@ -147,7 +147,11 @@ extension SecretTree {
         do {
             if !inheritsHolds { for id in state.orphans { try reap(id, now: now) } }
             collectGarbage(now: now)
-            try wrapTreeKey(now: now)
+            // What an earlier version has left: it changed keys in two transactions.
+            try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
+                transaction.isAside = true
+                try transaction.wrapTreeKey(under: keyring.lifecycle.primary)
+            }
         } catch {
             // A full disk must not keep anyone from their secrets: what is left over is taken next time.
             guard case .full = error else { throw TreeOpeningError(error) }

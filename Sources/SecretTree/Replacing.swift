@@ -45,8 +45,10 @@ extension SecretTree {
             node.valueChanged(at: now)
             if clearsSetID { node.clearSetID() }
             transaction.set(node)
+            transaction.haveJobsLookAgain(at: node)
             if keepsOld {
                 transaction.set(old)
+                transaction.haveJobsLookAgain(at: old)
             } else {
                 transaction.remove(shadow)
                 transaction.endOrphan(shadow)

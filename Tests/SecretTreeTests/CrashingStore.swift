@@ -1,3 +1,4 @@
+import Glibc
 import Storage
 import Synchronization
 
@@ -8,6 +9,11 @@ final class CrashingStore: RecordStore {
     private let left: Mutex<Int>
     private let diesAfter: Bool
     private let isDead = Atomic<Bool>(false)
+    /// The disk is full: what needs space fails.
+    let isFull = Atomic<Bool>(false)
+    /// Somebody walks through the records all the time: nothing can be erased.
+    let isWalked = Atomic<Bool>(false)
+    let committed = Atomic<Int>(0)
 
     /// - Parameter commits: How many commits go well.
     init(_ store: MemoryStore, commits: Int, diesAfter: Bool) {
@@ -22,6 +28,8 @@ final class CrashingStore: RecordStore {
 
     func commit(_ batch: RecordBatch, then: () -> Void) throws(StorageError) {
         try live()
+        if isFull.load(ordering: .relaxed), !batch.freesSpace { throw .full }
+        committed.add(1, ordering: .relaxed)
         let isLast = left.withLock { left in
             defer { left -= 1 }
             return left == 0
@@ -80,6 +88,7 @@ final class CrashingStore: RecordStore {
     }
     func eraseRemains() throws(StorageError) {
         try live()
+        if isWalked.load(ordering: .relaxed) { throw .io(EBUSY, "it is being read") }
         try store.eraseRemains()
     }
     var overlayKeys: [RecordKey] { store.overlayKeys }

@@ -1,6 +1,7 @@
 import Keyring
 import SecretTree
 import Storage
+import Synchronization
 import Testing
 
 @Suite struct KeyTests {
@@ -53,6 +54,38 @@ import Testing
             try lifecycle.enable(KEKVersion(rawValue: 1), now: House.now)
         }
         #expect(try tree.bytes(of: old).count == 50_000)
+    }
+
+    /// A rotation, a promotion, a revocation are one transaction with the tree key's: there is nothing between.
+    @Test(arguments: ["rotate", "promote", "revoke"], [false, true])
+    func `a change of the keys is one transaction`(change: String, diesAfter: Bool) throws {
+        let house = try House()
+        let old = try house.tree.make("old")
+        try house.tree.put([1], to: old)
+        _ = try house.tree.rotate(now: House.now)
+        for commits in [0, -1] {
+            let store = CrashingStore(house.store, commits: commits, diesAfter: diesAfter)
+            let tree = try SecretTree.open(
+                store, keyring: house.keyring, readOnly: false, seenEpoch: nil, now: House.now)
+            let outcome = refusal {
+                switch change {
+                case "rotate": _ = try tree.rotate(now: House.now)
+                case "promote":
+                    try tree.changeKeys(now: House.now) { lifecycle throws(LifecycleError) in
+                        try lifecycle.promote(KEKVersion(rawValue: 1), now: House.now)
+                    }
+                default: try tree.revoke(KEKVersion(rawValue: 2), reason: "lost", now: .now())
+                }
+            }
+            #expect(outcome == (commits == 0 ? "storage" : ""))
+            #expect(store.committed.load(ordering: .relaxed) == 1)
+            let again = try house.reopenedWithKeysOfTheStore()
+            let treeKey = try #require(house.records().first { $0.key.kind == 4 }?.value)
+            let version = treeKey.withUnsafeBytes { $0.loadUnaligned(as: UInt32.self) }
+            #expect(again.keyring.lifecycle.primary.rawValue == version, "nothing is left for the next start")
+            #expect(try again.bytes(of: old) == [1])
+            if commits == 0, diesAfter { break }
+        }
     }
 
     @Test func `a destroyed version's key is in no record`() throws {

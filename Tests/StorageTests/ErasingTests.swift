@@ -32,7 +32,9 @@ import Testing
                     while place < bytes.count - 16 {
                         place += 1
                         let head = bytes.loadUnaligned(fromByteOffset: place, as: UInt64.self)
-                        guard mayBe[Int(head & 0xF_FFFF)], let mark = heads[head], bytes[place..<place + 16].elementsEqual(mark) else {
+                        guard mayBe[Int(head & 0xF_FFFF)], let mark = heads[head],
+                            bytes[place..<place + 16].elementsEqual(mark)
+                        else {
                             continue
                         }
                         found.insert(mark)
@@ -46,7 +48,8 @@ import Testing
     private func random(_ count: Int, _ numbers: inout Seeded) -> [UInt8] {
         [UInt8](unsafeUninitializedCapacity: count + 8) { bytes, filled in
             for place in stride(from: 0, to: count, by: 8) {
-                UnsafeMutableRawBufferPointer(bytes).storeBytes(of: numbers.next(), toByteOffset: place, as: UInt64.self)
+                let word = numbers.next()
+                UnsafeMutableRawBufferPointer(bytes).storeBytes(of: word, toByteOffset: place, as: UInt64.self)
             }
             filled = count
         }

@@ -23,7 +23,6 @@ extension SecretFS {
         guard let text else { return (nil, nil) }
         if text.hasPrefix("from=") {
             let version = try ControlCommand.version(text.dropFirst("from=".count))
-            guard tree.keyring.lifecycle.state(of: version) != nil else { throw .notFound }
             return (version, nil)
         }
         guard kind == .reencrypt, text.hasPrefix("path=") else { throw .invalid }
@@ -62,6 +61,7 @@ extension SecretFS {
             ("state", .text(job.state.name)), ("done", .number(Int(clamping: job.done))),
             ("total", .number(Int(clamping: job.total))), ("failed", .number(Int(clamping: job.failed))),
             ("started", .optional(job.started?.rfc3339)), ("ended", .optional(job.ended?.rfc3339)),
+            ("waits_for", .optional(job.obstacle)),
         ])
     }
 
@@ -72,7 +72,7 @@ extension SecretFS {
                 .object([
                     ("kind", .text("\(kind)")), ("state", .text(job.state.name)),
                     ("done", .number(Int(clamping: job.done))), ("total", .number(Int(clamping: job.total))),
-                    ("failed", .number(Int(clamping: job.failed))),
+                    ("failed", .number(Int(clamping: job.failed))), ("waits_for", .optional(job.obstacle)),
                 ])
             })
     }
@@ -113,6 +113,7 @@ extension SecretFS {
             ("version", job.version.map { .number(Int($0.rawValue)) } ?? .null),
             ("reason", .optional(record?.reason)),
             ("started", .optional(job.started?.rfc3339)), ("ended", .optional(job.ended?.rfc3339)),
+            ("waits_for", .optional(job.obstacle)),
             (
                 "steps",
                 .array([

@@ -56,7 +56,9 @@ extension SecretTree {
             let now = Timestamp.now()
             try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
                 outcome = nil
-                guard let copy = state.copy, transaction.running(kind) != nil, !jobsRunner.isStopping else {
+                guard let copy = state.copy, let job = transaction.running(kind), nextJob == kind,
+                    !jobsRunner.isStopping
+                else {
                     outcome = .held
                     return
                 }
@@ -75,7 +77,7 @@ extension SecretTree {
                     transaction.copiedMaps = touched
                     next = .max
                     if touched.count == copy.touched.count {
-                        try transaction.takeOver(&new, by: &node, kind)
+                        try transaction.takeOver(&new, by: &node, job)
                         outcome = .done
                     } else {
                         transaction.set(new)
@@ -138,15 +140,15 @@ extension Transaction {
     }
 
     /// The copy takes the place of the content that it is a copy of. Times, size and numbers stay.
-    fileprivate mutating func takeOver(_ new: inout NodeRecord, by node: inout NodeRecord, _ kind: JobKind)
+    fileprivate mutating func takeOver(_ new: inout NodeRecord, by node: inout NodeRecord, _ job: JobRecord)
         throws(TreeError)
     {
+        try noteRegeneration(of: &node, job)
         let stored = node.attributes.storedByteCount
         try dropContent(of: &node)
         node.attributes.content = new.attributes.content
         node.attributes.storedByteCount = stored
         node.isInBlocks = true
-        if kind == .revoke { node.attributes.needsRegeneration = true }
         set(node)
         remove(new.attributes.id)
         endOrphan(new.attributes.id)

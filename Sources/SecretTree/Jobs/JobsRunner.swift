@@ -3,8 +3,15 @@ internal import Keyring
 internal import Sodium
 internal import Storage
 
-/// The thread that carries jobs on, a batch at a time, one kind after the other.
+/// The thread that carries jobs on, a batch at a time.
 final class JobsRunner: @unchecked Sendable {
+    /// What is to be done after a batch.
+    enum Step: Equatable {
+        case again
+        /// Nothing, until it is woken or so many milliseconds have passed; nil for no such time.
+        case wait(Int?)
+    }
+
     private static let stackByteCount = 512 << 10
     private let condition: UnsafeMutablePointer<pthread_cond_t>
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
@@ -12,13 +19,19 @@ final class JobsRunner: @unchecked Sendable {
     private var isAwake = false
     private var stops = false
     private var isRunning = false
-    private var step: (() -> Bool)?
+    private var step: (() -> Step)?
+    /// What jobs wait for, and how long (milliseconds since boot).
+    private var obstacles: [JobKind: (what: String, until: Int)] = [:]
 
     init() {
         condition = .allocate(capacity: 1)
         mutex = .allocate(capacity: 1)
-        pthread_cond_init(condition, nil)
         pthread_mutex_init(mutex, nil)
+        var attributes = pthread_condattr_t()
+        pthread_condattr_init(&attributes)
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+        pthread_cond_init(condition, &attributes)
+        pthread_condattr_destroy(&attributes)
     }
 
     deinit {
@@ -29,7 +42,7 @@ final class JobsRunner: @unchecked Sendable {
     }
 
     /// Calls `step` until it answers that there is nothing to do, and again whenever it is woken.
-    func start(_ step: @escaping () -> Bool) {
+    func start(_ step: @escaping () -> Step) {
         locked {
             guard !isRunning, !stops else { return }
             self.step = step
@@ -59,11 +72,11 @@ final class JobsRunner: @unchecked Sendable {
     }
 
     private func run() {
-        while let step = next() {
-            while step(), !isStopping {
-                // Whoever waits for the tree's lock gets it between two batches.
-                sched_yield()
-            }
+        var wanted = Step.wait(nil)
+        while let step = next(after: wanted) {
+            wanted = step()
+            // Whoever waits for the tree's lock gets it between two batches.
+            sched_yield()
         }
         locked {
             isRunning = false
@@ -71,70 +84,50 @@ final class JobsRunner: @unchecked Sendable {
         }
     }
 
-    private func next() -> (() -> Bool)? {
+    private func next(after wanted: Step) -> (() -> Step)? {
         locked {
-            while !isAwake, !stops { pthread_cond_wait(condition, mutex) }
+            if case .wait(let milliseconds) = wanted {
+                var deadline = timespec()
+                clock_gettime(CLOCK_MONOTONIC, &deadline)
+                let nanoseconds = deadline.tv_nsec + (milliseconds ?? 0) % 1000 * 1_000_000
+                deadline.tv_sec += (milliseconds ?? 0) / 1000 + nanoseconds / 1_000_000_000
+                deadline.tv_nsec = nanoseconds % 1_000_000_000
+                while !isAwake, !stops {
+                    if milliseconds == nil {
+                        pthread_cond_wait(condition, mutex)
+                    } else if pthread_cond_timedwait(condition, mutex, &deadline) == ETIMEDOUT {
+                        break
+                    }
+                }
+            }
             isAwake = false
             return stops ? nil : step
         }
+    }
+
+    // MARK: Obstacles
+
+    /// A job cannot go on just now: it is tried again after so many milliseconds.
+    func hold(_ kind: JobKind, _ what: String, milliseconds: Int) {
+        locked { obstacles[kind] = (what, Self.now + milliseconds) }
+    }
+
+    func goOn(_ kind: JobKind) { locked { obstacles[kind] = nil } }
+
+    func obstacle(of kind: JobKind) -> String? { locked { obstacles[kind]?.what } }
+
+    /// Milliseconds until a job is to be tried again; 0 for now.
+    func delay(of kind: JobKind) -> Int { locked { obstacles[kind].map { max(0, $0.until - Self.now) } ?? 0 } }
+
+    private static var now: Int {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return time.tv_sec * 1000 + time.tv_nsec / 1_000_000
     }
 
     private func locked<R>(_ body: () -> R) -> R {
         pthread_mutex_lock(mutex)
         defer { pthread_mutex_unlock(mutex) }
         return body()
-    }
-}
-
-extension SecretTree {
-    /// Carries unfinished jobs on in the background, those of an earlier process too, until `close`.
-    public func startJobs() {
-        guard !isReadOnly else { return }
-        jobsRunner.start { [weak self] in self?.workOnJobs() ?? false }
-    }
-
-    /// Does one batch of the first job that is running; false if there is none. For tests, and for the thread.
-    @discardableResult
-    public func workOnJobs() -> Bool {
-        guard let kind = lock.reading({ JobKind.allCases.first { state.jobs[$0]?.progress.state == .running } }) else {
-            return false
-        }
-        let now = Timestamp.now()
-        do throws(TreeError) {
-            switch kind {
-            case .rewrap: try rewrapBatch(now: now)
-            case .reencrypt, .revoke: try reencryptBatch(kind, now: now)
-            }
-            return true
-        } catch {
-            fail(kind, error, now: now)
-            return true
-        }
-    }
-
-    /// A job that cannot go on: a full disk holds it, anything else ends it. What is done stays done.
-    private func fail(_ kind: JobKind, _ error: TreeError, now: Timestamp) {
-        let isFull = if case .full = error { true } else { false }
-        report(Problem(node: nil, description: "the \(kind) job \(isFull ? "is held by a full disk" : "has failed")"))
-        do throws(TreeError) {
-            try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
-                guard var job = transaction.running(kind) else { return }
-                transaction.freesSpace = true
-                job.progress.state = isFull ? .paused : .failed
-                if !isFull { job.progress.ended = now }
-                transaction.set(job)
-            }
-        } catch {
-            // Nothing can be written: the next start of the server tries again.
-            lock.writing { state.jobs[kind]?.progress.state = isFull ? .paused : .failed }
-        }
-    }
-
-    /// What a job leaves behind goes from the disk as well: the journal is folded, freed pages are cleared.
-    func forgetOldCiphertext() {
-        collectGarbage(now: .now())
-        try? store.sync()
-        try? store.fold()
-        try? store.sync()
     }
 }

@@ -15,7 +15,6 @@ extension SecretTree {
         guard let job = lock.reading({ state.jobs[kind] }), job.progress.state == .running else { return }
         let (nodes, last) = try nodesToReencrypt(job)
         var large: NodeID?
-        var isEnd = false
         try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
             large = nil
             guard var job = transaction.running(kind) else { return }
@@ -35,23 +34,11 @@ extension SecretTree {
             // Everything up to the last node that was looked at is done, unless the batch stopped before.
             let isWhole = large == nil && done == (nodes.last?.rawValue ?? job.cursor)
             job.cursor = isWhole ? max(done, last ?? done) : done
-            isEnd = isWhole && last == nil
-            if isEnd, needsAnotherPass(job) {
-                isEnd = false
-                job.cursor = 0
-                job.end = state.root.nextNode
-                job.doneBefore = job.progress.done
-                job.progress.failed = 0
-            }
-            if isEnd {
-                job.progress.state = .done
-                job.progress.ended = now
-            }
+            job.progress.total = max(job.progress.total, job.progress.done + job.progress.failed)
+            if isWhole, last == nil { transaction.endPass(&job) }
             transaction.set(job)
         }
-        if isEnd { jobScope.withLock { $0 = nil } }
         if let large { try reencryptLarge(large, kind) }
-        if isEnd { forgetOldCiphertext() }
     }
 
     /// The next nodes to look at closer, and the number up to which they are all; nil if that is the end.
@@ -84,10 +71,12 @@ extension SecretTree {
         return (found, last)
     }
 
-    /// What a job over a part of the tree goes through. Walked once, and once more after a restart: what comes later is
-    /// new and needs no work.
+    /// What a job over a part of the tree goes through. Walked once a pass, and once more after a restart: what comes
+    /// later is new and needs no work.
     private func filesInScope(of job: JobRecord) throws(TreeError) -> [NodeID] {
-        if let known = jobScope.withLock({ $0 }), known.scope == job.scope, known.started == job.progress.started {
+        if job.cursor > 0, let known = jobScope.withLock({ $0 }), known.scope == job.scope,
+            known.started == job.progress.started
+        {
             return known.files
         }
         let files = try nodes(below: NodeID(rawValue: job.scope))
@@ -108,13 +97,6 @@ extension SecretTree {
         return found.sorted()
     }
 
-    /// A value that was being gathered under a revoked version when the revocation began may have become a file's after
-    /// the job went by. As long as a pass finds such, there is another.
-    private func needsAnotherPass(_ job: JobRecord) -> Bool {
-        guard job.progress.kind == .revoke, let version = job.progress.version else { return false }
-        return (state.versionCounts[version] ?? 0) > 0 && job.progress.done > job.doneBefore
-    }
-
     /// Takes a content that lies in blocks to a new DEK.
     private func reencryptLarge(_ id: NodeID, _ kind: JobKind) throws(TreeError) {
         let outcome: ReencryptionOutcome
@@ -122,12 +104,13 @@ extension SecretTree {
             outcome = try copyToNewContent(id, kind)
         } catch {
             switch error {
-            case .notFound: outcome = .nothing
-            case .tampered, .key: outcome = .failed
+            case .notFound, .key(.revoked), .key(.expired), .key(.destroyed): outcome = .nothing
+            case .tampered, .key, .storage: outcome = .failed
             default: throw error
             }
         }
-        guard outcome != .held else { return }
+        // Replaced, or the primary has changed meanwhile: it is looked at again.
+        guard outcome != .held, outcome != .nothing else { return }
         let now = Timestamp.now()
         try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
             // Held or cancelled meanwhile: the file is looked at again when the job goes on.
@@ -135,6 +118,7 @@ extension SecretTree {
             if outcome == .done { job.progress.done += 1 }
             if outcome == .failed { job.progress.failed += 1 }
             job.cursor = max(job.cursor, id.rawValue)
+            job.progress.total = max(job.progress.total, job.progress.done + job.progress.failed)
             transaction.set(job)
         }
     }
@@ -186,25 +170,31 @@ extension Transaction {
                 try openBody(of: node, envelope, into: body.bytes.part(0, count), dek)
                 return count
             }
-            let version = try version(ofContent: old)
+            var before = node
             let plaintext = body.bytes.readOnly.part(0, count)
-            deleteBody(of: node)
+            try noteRegeneration(of: &node, job)
+            // The new one first: should that fail, nothing has been dropped.
             try newContent(of: &node) { transaction, content, dek, envelope in
                 transaction.sealBody(plaintext, content, dek, envelope)
             }
             node.attributes.storedByteCount = UInt64(count)
-            delete(RecordKey(.envelope, old))
-            if let version { versionChanges[version, default: 0] -= 1 }
-            if job.progress.kind == .revoke { node.attributes.needsRegeneration = true }
+            try dropContent(of: &before)
             set(node)
             bytes += count
             return .done
         } catch {
             switch error {
             case .notFound: return .nothing
-            case .tampered, .key: return .failed
+            case .tampered, .key, .storage: return .failed
             default: throw error
             }
         }
+    }
+
+    /// Whoever knows the key may know the value.
+    func noteRegeneration(of node: inout NodeRecord, _ job: JobRecord) throws(TreeError) {
+        let version = try version(ofContent: node.attributes.content)
+        let isKnown = version.map { tree.keyring.lifecycle.state(of: $0) == .compromised } ?? false
+        if isKnown || job.progress.kind == .revoke { node.attributes.needsRegeneration = true }
     }
 }

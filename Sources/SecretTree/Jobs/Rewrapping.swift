@@ -11,7 +11,6 @@ extension SecretTree {
     func rewrapBatch(now: Timestamp) throws(TreeError) {
         guard let job = lock.reading({ state.jobs[.rewrap] }), job.progress.state == .running else { return }
         let (contents, cursor) = try contentsToRewrap(job)
-        let isLast = cursor == nil
         try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
             guard var job = transaction.running(.rewrap) else { return }
             for content in contents {
@@ -24,14 +23,10 @@ extension SecretTree {
                     }
                 }
             }
-            if let cursor { job.cursor = cursor }
-            if isLast {
-                job.progress.state = .done
-                job.progress.ended = now
-            }
+            job.progress.total = max(job.progress.total, job.progress.done + job.progress.failed)
+            if let cursor { job.cursor = cursor } else { transaction.endPass(&job) }
             transaction.set(job)
         }
-        if isLast { forgetOldCiphertext() }
     }
 
     /// The next contents whose wrap is not the primary's, and the number up to which everything is looked at; nil if
@@ -67,7 +62,7 @@ extension Transaction {
         guard let old = try version(ofContent: content), tree.isSource(old, of: .rewrap, from: wanted) else {
             return false
         }
-        let (value, new) = try withDEK(content, of: NodeID(rawValue: 0), forReencryption: true) {
+        let (value, new) = try withDEK(content, of: NodeID(rawValue: 0)) {
             dek, envelope throws(TreeError) -> ([UInt8], KEKVersion) in
             var value = [UInt8](envelope)
             let created = Envelope.created(envelope)
