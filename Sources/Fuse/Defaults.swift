@@ -50,6 +50,10 @@ extension FileSystem {
         _ name: UnsafeRawBufferPointer, in parent: UInt64, mode: UInt32, flags: Int32, _ caller: Caller
     ) throws(Errno) -> (EntryReply, OpenReply) { throw .unimplemented }
 
+    public func createTemporary(in parent: UInt64, mode: UInt32, flags: Int32, _ caller: Caller)
+        throws(Errno) -> (EntryReply, OpenReply)
+    { throw .unimplemented }
+
     public func open(_ node: UInt64, flags: Int32, _ caller: Caller) throws(Errno) -> OpenReply {
         throw .unimplemented
     }

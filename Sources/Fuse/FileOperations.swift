@@ -5,8 +5,11 @@ import Glibc
 func addFiles(_ table: inout fuse_lowlevel_ops) {
     table.create = { request, parent, name, mode, file in
         answer(request) { call throws(Errno) in
-            let (entry, opened) = try call.fileSystem.create(
-                bytes(name), in: parent, mode: mode, flags: file?.pointee.flags ?? 0, call.caller)
+            let flags = file?.pointee.flags ?? 0
+            let (entry, opened) =
+                call.worker.header?.opcode == .temporaryFile
+                ? try call.fileSystem.createTemporary(in: parent, mode: mode, flags: flags, call.caller)
+                : try call.fileSystem.create(bytes(name), in: parent, mode: mode, flags: flags, call.caller)
             return .created(entry, opened)
         }
     }

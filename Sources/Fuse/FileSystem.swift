@@ -135,6 +135,9 @@ public protocol FileSystem: AnyObject, Sendable {
     func create(
         _ name: UnsafeRawBufferPointer, in parent: UInt64, mode: UInt32, flags: Int32, _ caller: Caller
     ) throws(Errno) -> (EntryReply, OpenReply)
+    /// A file without a name (O_TMPFILE), which LINK may give one unless `flags` has O_EXCL. Its link count is 0.
+    func createTemporary(in parent: UInt64, mode: UInt32, flags: Int32, _ caller: Caller)
+        throws(Errno) -> (EntryReply, OpenReply)
     func open(_ node: UInt64, flags: Int32, _ caller: Caller) throws(Errno) -> OpenReply
     /// Fills `buffer` from `offset` on; returns the bytes read, fewer only at the end. The room wipes what was
     /// returned (everything after an error): nothing may be left in the buffer beyond it.

@@ -1,6 +1,7 @@
 import Glibc
 
-/// The requests of the kernel's FUSE protocol that libfuse 3.14 knows, under their names in <linux/fuse.h>.
+/// The requests of the kernel's FUSE protocol that libfuse 3.14 knows, under their names in <linux/fuse.h>, and
+/// TMPFILE, which it is told is CREATE.
 /// All numbers are in host order, and may lie unaligned in a test.
 enum Opcode: UInt32 {
     case lookup = 1
@@ -11,11 +12,13 @@ enum Opcode: UInt32 {
     case setxattr, getxattr, listxattr, removexattr, flush, initialize, opendir, readdir, releasedir
     case fsyncdir, getlk, setlk, setlkw, access, create, interrupt, bmap, destroy, ioctl, poll, notifyReply
     case batchForget, fallocate, readdirplus, rename2, lseek, copyFileRange
+    case temporaryFile = 51
 }
 
 /// struct fuse_in_header: what stands before every request.
 struct RequestHeader {
     static let byteCount = 40
+    static let opcodePlace = 4
     /// Bit 63 of `unique`: the kernel sends this request a second time.
     static let resendBit: UInt64 = 1 << 63
 
@@ -27,7 +30,7 @@ struct RequestHeader {
     init?(_ request: UnsafeRawBufferPointer) {
         guard request.count >= Self.byteCount else { return nil }
         length = Int(request.loadUnaligned(fromByteOffset: 0, as: UInt32.self))
-        opcode = Opcode(rawValue: request.loadUnaligned(fromByteOffset: 4, as: UInt32.self))
+        opcode = Opcode(rawValue: request.loadUnaligned(fromByteOffset: Self.opcodePlace, as: UInt32.self))
         unique = request.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
     }
 
@@ -85,7 +88,7 @@ private func shape(of opcode: Opcode) -> (fixedByteCount: Int, names: Int) {
     case .mkdir, .link, .setxattr, .getxattr: (8, 1)
     case .rename: (8, 2)
     case .getattr, .fsync, .fsyncdir, .bmap, .initialize: (16, 0)
-    case .mknod, .create: (16, 1)
+    case .mknod, .create, .temporaryFile: (16, 1)
     case .rename2: (16, 2)
     case .release, .flush, .releasedir, .poll, .lseek: (24, 0)
     case .ioctl, .fallocate: (32, 0)
@@ -105,7 +108,7 @@ func killsSetID(_ request: UnsafeRawBufferPointer, opcode: Opcode?) -> Bool {
     case .write: return flag(1 << 2, at: 20)
     case .setattr: return flag(1 << 11, at: 0)
     case .open: return flag(1 << 0, at: 4)
-    case .create: return flag(1 << 0, at: 12)
+    case .create, .temporaryFile: return flag(1 << 0, at: 12)
     default: return false
     }
 }

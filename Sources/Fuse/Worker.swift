@@ -120,6 +120,10 @@ final class Worker {
         }
         self.header = header
         killsSetID = Fuse.killsSetID(request, opcode: header.opcode)
+        if header.opcode == .temporaryFile {
+            // The body and the reply are those of CREATE; the handler looks at the header.
+            buffer.storeBytes(of: Opcode.create.rawValue, toByteOffset: RequestHeader.opcodePlace, as: UInt32.self)
+        }
         var part = fuse_buf()
         part.mem = buffer.baseAddress
         part.size = count

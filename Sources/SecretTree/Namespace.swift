@@ -45,6 +45,23 @@ extension SecretTree {
         }
     }
 
+    /// Makes a file without a name, which goes when it is held no more: hold it before anything else.
+    ///
+    /// - Parameter parent: Whose set-group-id bit counts.
+    /// - Parameter canBeLinked: `link` may give it a name, once.
+    public func makeTemporary(_ new: NewNode, in parent: NodeID, canBeLinked: Bool, now: Timestamp)
+        throws(TreeError) -> NodeAttributes
+    {
+        try change(now: now) { (transaction: inout Transaction) throws(TreeError) -> NodeAttributes in
+            var node = transaction.newNode(new, in: try transaction.directoryForNewEntry(parent))
+            node.attributes.linkCount = 0
+            node.isTemporary = canBeLinked
+            transaction.set(node)
+            transaction.putOrphan(node.attributes.id)
+            return node.attributes
+        }
+    }
+
     public func link(
         _ id: NodeID, as name: UnsafeRawBufferPointer, in parent: NodeID, now: Timestamp
     ) throws(TreeError) -> NodeAttributes {
@@ -53,13 +70,19 @@ extension SecretTree {
             var node = try transaction.node(id)
             guard node.attributes.type != .directory else { throw .notPermitted }
             // An unlinked file that is still open cannot come back (linkat(2): ENOENT).
-            guard node.attributes.linkCount > 0 else { throw .notFound }
+            guard node.attributes.linkCount > 0 || node.isTemporary else { throw .notFound }
             guard node.attributes.linkCount < Self.linkLimit else { throw .tooManyLinks }
             var directory = try transaction.directoryForNewEntry(parent)
             guard try transaction.entry(name, in: parent) == nil else { throw .exists }
             transaction.putEntry(name, in: parent, Entry(node: id, type: node.attributes.type))
             directory.entryCount += 1
             directory.modified(at: now)
+            if node.isTemporary {
+                node.isTemporary = false
+                node.attributes.parent = parent
+                transaction.root.fileCount += 1
+                transaction.endOrphan(id)
+            }
             node.attributes.linkCount += 1
             node.attributes.statusChangeTime = now
             transaction.set(directory)

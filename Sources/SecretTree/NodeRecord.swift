@@ -5,6 +5,8 @@ struct NodeRecord: Sendable {
     var attributes: NodeAttributes
     /// Contents over `Contents.inlineLimit` lie in blocks; the flag stays until the content is emptied.
     var isInBlocks = false
+    /// It was made without a name, and may yet be given one.
+    var isTemporary = false
     /// How many extended attributes there are, so that the usual node without any costs no search.
     var attributeCount: UInt32 = 0
     /// How many entries a directory has.
@@ -16,6 +18,7 @@ struct NodeRecord: Sendable {
 
     private static let inBlocksFlag: UInt8 = 1
     private static let needsRegenerationFlag: UInt8 = 2
+    private static let temporaryFlag: UInt8 = 4
 
     init(_ attributes: NodeAttributes) { self.attributes = attributes }
 
@@ -34,6 +37,7 @@ struct NodeRecord: Sendable {
             needsRegeneration: flags & Self.needsRegenerationFlag != 0,
             content: bytes.number(UInt64.self, at: 40), parent: NodeID(rawValue: bytes.number(UInt64.self, at: 48)))
         isInBlocks = flags & Self.inBlocksFlag != 0
+        isTemporary = flags & Self.temporaryFlag != 0
         attributeCount = bytes.number(UInt32.self, at: 56)
         entryCount = bytes.number(UInt64.self, at: 60)
     }
@@ -43,6 +47,7 @@ struct NodeRecord: Sendable {
         bytes[1] =
             (isInBlocks ? Self.inBlocksFlag : 0)
             | (attributes.needsRegeneration ? Self.needsRegenerationFlag : 0)
+            | (isTemporary ? Self.temporaryFlag : 0)
         bytes.put(attributes.permissions, at: 2)
         bytes.put(attributes.uid, at: 4)
         bytes.put(attributes.gid, at: 8)

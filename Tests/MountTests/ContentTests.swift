@@ -171,6 +171,42 @@ struct ContentTests {
         #expect(try text(mounted("secret")) == "new\n")
     }
 
+    @Test func whatAWritersChildrenCloseEndsNoValue() throws {
+        guard !Mounted.isPlain else { return }
+        try put("old", mounted("secret"))
+        let (go, opened) = (mounted.workspace("go"), mounted.workspace("opened"))
+        try check(mkfifo(go, 0o600))
+        let shell = try mounted.workspace.start([
+            "bash", "-c",
+            "(echo first; /bin/true; /bin/echo second; touch '\(opened)'; cat '\(go)') >'\(mounted("secret"))'",
+        ])
+        #expect(eventually { exists(opened) })
+        for _ in 0..<3 { #expect(try text(mounted("secret")) == "old") }
+        try put("third\n", go)
+        #expect(try shell.wait().status == 0)
+        #expect(try text(mounted("secret")) == "first\nsecond\nthird\n")
+        // A child that goes on after its parent has ended is the one that closes it.
+        try check(unlink(opened))
+        try mounted.workspace.done([
+            "bash", "-c", "(sleep 0.3; echo late; touch '\(opened)') >'\(mounted("secret"))' & exit",
+        ])
+        #expect(try text(mounted("secret")) == "first\nsecond\nthird\n")
+        #expect(eventually { exists(opened) })
+        #expect(try eventually { try text(mounted("secret")) == "late\n" })
+    }
+
+    @Test func aProgramStartsWhileAValueIsWritten() throws {
+        try put("old", mounted("secret"))
+        // Closed by execve(2) in the program that is started.
+        let writer = try OpenFile(mounted("secret"), O_WRONLY | O_TRUNC)
+        try writer.write("half ")
+        try mounted.workspace.done(["true"])
+        if !Mounted.isPlain { #expect(try text(mounted("secret")) == "old") }
+        try writer.write("and half")
+        try writer.close()
+        #expect(try text(mounted("secret")) == "half and half")
+    }
+
     @Test(arguments: ["kernel", "none"])
     func readersMeetNoHalfValueWhileWritersReplaceIt(cache: String) throws {
         guard !Mounted.isPlain else { return }

@@ -159,6 +159,37 @@ struct NamespaceTests {
         expectErrno(EXDEV, rename(mounted("c"), "/dev/shm/letterlock-test-rename"))
     }
 
+    @Test func aFileMayBeMadeWithoutANameAndGetOneLater() throws {
+        let (temporary, follow): (Int32, Int32) = (0o20_200_000, 0x400)
+        func give(_ file: OpenFile, _ name: String) -> Int32 {
+            linkat(AT_FDCWD, "/proc/self/fd/\(file.descriptor)", AT_FDCWD, mounted(name), follow)
+        }
+        try check(mkdir(mounted("d"), 0o755))
+        let before = try attributes(mounted("d"))
+        let file = try OpenFile(mounted("d"), temporary | O_RDWR, mode: 0o640)
+        try file.write("made in the dark")
+        #expect(try file.attributes().st_nlink == 0)
+        #expect(try file.attributes().permissions == 0o640)
+        #expect(try names(mounted("d")) == [])
+        #expect(try attributes(mounted("d")).modified == before.modified)
+        expectDone(give(file, "d/f"))
+        #expect(try text(mounted("d/f")) == "made in the dark")
+        #expect(try file.attributes().st_nlink == 1)
+        expectDone(give(file, "g"))
+        try file.write(", seen by both", at: 16)
+        #expect(try text(mounted("g")) == "made in the dark, seen by both")
+        // With O_EXCL never; and not any more when the last name is gone.
+        let secret = try OpenFile(mounted.path, temporary | O_EXCL | O_WRONLY)
+        expectErrno(ENOENT, give(secret, "x"))
+        expectDone(unlink(mounted("d/f")))
+        expectDone(unlink(mounted("g")))
+        expectErrno(ENOENT, give(file, "x"))
+        expectErrno(ENOTDIR) {
+            try put("", mounted("plain"))
+            _ = try OpenFile(mounted("plain"), temporary | O_RDWR)
+        }
+    }
+
     @Test func aRenameMayLeaveAWhiteout() throws {
         let (noReplace, exchange, whiteout): (UInt32, UInt32, UInt32) = (1, 2, 4)
         func expectWhiteout(_ name: String, at place: SourceLocation = #_sourceLocation) throws {

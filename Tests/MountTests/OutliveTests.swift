@@ -35,6 +35,24 @@ final class OutliveTests {
         #expect(try text(mounted("log")) == "one two")
     }
 
+    @Test func aFileWithoutANameIsWrittenOnAndGetsOne() throws {
+        let (temporary, follow): (Int32, Int32) = (0o20_200_000, 0x400)
+        let file = try OpenFile(mounted.path, temporary | O_RDWR, mode: 0o600)
+        let unnamed = try OpenFile(mounted.path, temporary | O_RDWR)
+        try file.write("one ")
+        try killServer()
+        try file.write("two")
+        #expect(try file.text() == "one two")
+        try unnamed.close()
+        expectDone(linkat(AT_FDCWD, "/proc/self/fd/\(file.descriptor)", AT_FDCWD, mounted("named"), follow))
+        try killServer()
+        try file.close()
+        #expect(try text(mounted("named")) == "one two")
+        try mounted.remount()
+        #expect(try text(mounted("named")) == "one two")
+        #expect(try attributes(mounted("named")).st_nlink == 1)
+    }
+
     @Test func aValueThatIsBeingWrittenIsGatheredOn() throws {
         try put("old", mounted("f"))
         let writer = try OpenFile(mounted("f"), O_WRONLY | O_TRUNC)

@@ -39,14 +39,15 @@ struct GateTests {
         try mounted.named("key") { name throws(Errno) in
             try mounted.fileSystem.unlink(name, in: web, mounted.caller)
         }
+        _ = try mounted.fileSystem.createTemporary(in: web, mode: 0o600, flags: O_WRONLY, mounted.caller)
         let events = listener.events
-        #expect(events.map(\.call) == [.makeDirectory, .create, .rename, .open, .control, .unlink])
+        #expect(events.map(\.call) == [.makeDirectory, .create, .rename, .open, .control, .unlink, .create])
         #expect(
             events.map { text($0.path) } == [
-                "/web", "/key", "/key", "/web/key", "/.letterlock/keys/rotate", "/web/key",
+                "/web", "/key", "/key", "/web/key", "/.letterlock/keys/rotate", "/web/key", "/web/#tmpfile",
             ])
         #expect(text(events[2].newPath) == "/web/key")
-        #expect(events.map(\.operation) == [.write, .write, .write, .read, .control, .write])
+        #expect(events.map(\.operation) == [.write, .write, .write, .read, .control, .write, .write])
         #expect(events.allSatisfy { $0.requester.process.pid == getpid() && $0.isAllowed && $0.errno == 0 })
         #expect(events[3].node == NodeID(rawValue: node))
     }

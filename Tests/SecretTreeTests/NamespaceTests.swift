@@ -45,6 +45,46 @@ import Testing
         #expect(try house.reopened().verify().problems.isEmpty)
     }
 
+    @Test func `a file made without a name is given one once, or goes`() throws {
+        let house = try House()
+        let tree = house.tree
+        func makeTemporary(canBeLinked: Bool = true) throws -> NodeID {
+            let new = NewNode(type: .file, permissions: 0o600, uid: 1, gid: 2)
+            let made = try tree.makeTemporary(new, in: .root, canBeLinked: canBeLinked, now: House.now)
+            #expect(made.linkCount == 0)
+            tree.hold(made.id)
+            try tree.put(Array("value".utf8), to: made.id)
+            return made.id
+        }
+        func link(_ node: NodeID, _ name: String) throws {
+            var name = name
+            try name.withUTF8Bytes { name throws(TreeError) in
+                _ = try tree.link(node, as: name, in: .root, now: House.now)
+            }
+        }
+        let named = try makeTemporary()
+        #expect(tree.fileCount == 0)
+        try link(named, "named")
+        #expect(tree.fileCount == 1)
+        #expect(try tree.find("named").linkCount == 1)
+        #expect(try tree.find("named").parent == .root)
+        try tree.remove("named")
+        #expect(refusal { try link(named, "again") } == "notFound")
+        #expect(refusal { try link(try makeTemporary(canBeLinked: false), "never") } == "notFound")
+        let released = try makeTemporary()
+        tree.release(released, now: House.now)
+        #expect(refusal { try tree.bytes(of: released) } == "notFound")
+        let kept = try makeTemporary()
+        try link(kept, "kept")
+        tree.release(kept, now: House.now)
+        let left = try makeTemporary()
+        let later = try house.reopened()
+        #expect(refusal { try later.bytes(of: left) } == "notFound")
+        #expect(try later.bytes(of: try later.find("kept").id) == Array("value".utf8))
+        #expect(try later.names() == ["kept"])
+        #expect(try later.verify().problems.isEmpty)
+    }
+
     @Test func `a directory is read in pages, each name once, whatever comes and goes`() throws {
         let tree = try House().tree
         let stays = (0..<700).map { "stays-\($0)" }

@@ -51,6 +51,28 @@ extension SecretFS {
         }
     }
 
+    /// What policy says of a name that the directory could have.
+    public func createTemporary(in parent: UInt64, mode: UInt32, flags: Int32, _ caller: Caller)
+        throws(Errno) -> (EntryReply, OpenReply)
+    {
+        guard ControlNode(parent) == nil else { throw .notPermitted }
+        let policy = gate.guardian.generation
+        let name: StaticString = "#tmpfile"
+        let bytes = UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount)
+        return try guarded(
+            AccessRequest(.create, Operations(openFlags: flags).union(.write), .name(bytes, in: parent)), caller
+        ) { () throws(Errno) in
+            let changes = changesSoFar
+            let new = new(.file, mode: mode & 0o7777, caller)
+            let attributes = try answering { () throws(TreeError) in
+                try tree.makeTemporary(
+                    new, in: NodeID(rawValue: parent), canBeLinked: flags & O_EXCL == 0, now: .now())
+            }
+            let entry = entry(attributes, since: changes)
+            return (entry, openForWriting(attributes.id, flags: flags, isFresh: false, policy, caller).reply)
+        }
+    }
+
     private func createNew(
         _ name: UnsafeRawBufferPointer, in parent: UInt64, mode: UInt32, flags: Int32, _ policy: UInt32,
         _ caller: Caller
@@ -168,7 +190,9 @@ extension SecretFS {
 
     public func flush(_ node: UInt64, handle: UInt64, _ caller: Caller) throws(Errno) {
         guard case .writer(let number) = Handle(handle), let writer = writers[number] else { return }
-        if let session = writer.session, session.isOpen { try commit(session, .flush, by: caller) }
+        if let session = writer.session, session.isOpen {
+            try commit(session, .flush, by: caller, openedBy: writer.opener)
+        }
         endFreshness(of: writer)
         endWriting(writer)
     }

@@ -29,7 +29,7 @@ final class ReplaceSession: Sendable {
         /// A modification time that was asked for since the last write; the replacement shall not hide it.
         var modificationTime: Timestamp?
         var clearsSetID: Bool
-        /// Closed without anything written; the RELEASE may be under way: see `settle`.
+        /// Closed without anything written, or by a bystander; the RELEASE may be under way: see `settle`.
         var isUnsettled = false
         /// The last close was that of a process killed by a signal: what it left is half a value.
         var wasKilled = false
@@ -185,19 +185,21 @@ final class ReplaceSession: Sendable {
     /// Makes what was gathered the file's value, in one transaction; an opening that wrote nothing empties it.
     ///
     /// A FLUSH before anything was written does not end the session: a shell closes one of two descriptors
-    /// before its command writes. Neither does one by a process that was killed: it left half a value.
+    /// before its command writes. Neither does one by a process that was killed: it left half a value; nor one of a copy
+    /// by another process than the opener's.
     ///
     /// - Parameters:
     ///   - byKilled: Says whether the one who closes was killed.
+    ///   - byBystander: Says whether it has but a copy of the opener's descriptor.
     ///   - keepsOld: Called just before the value is replaced: whether somebody is reading the old one.
-    func commit(_ occasion: Occasion, byKilled: () -> Bool, keepsOld: () -> Bool, now: Timestamp)
-        throws(Errno) -> Outcome
-    {
+    func commit(
+        _ occasion: Occasion, byKilled: () -> Bool, byBystander: () -> Bool, keepsOld: () -> Bool, now: Timestamp
+    ) throws(Errno) -> Outcome {
         try state.withLock { state throws(Errno) -> Outcome in
             if case .ended = state.stage { return .nothing }
             if case .flush = occasion {
                 state.wasKilled = byKilled()
-                guard case .gathering = state.stage, !state.wasKilled else {
+                guard case .gathering = state.stage, !state.wasKilled, !byBystander() else {
                     state.isUnsettled = true
                     state.remember()
                     return .nothing
@@ -294,8 +296,8 @@ final class ReplaceSession: Sendable {
         hasEnded.store(true, ordering: .releasing)
     }
 
-    /// True once after a close of a descriptor through which nothing was written: if it was the last one, its
-    /// RELEASE, which empties the file, is under way already.
+    /// True once after a close that did not end the session: if it was the last one, its RELEASE, which does, is under
+    /// way already.
     func takeUnsettled() -> Bool {
         state.withLock { state in
             defer { state.isUnsettled = false }

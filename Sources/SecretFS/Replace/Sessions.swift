@@ -8,9 +8,14 @@ import Synchronization
 /// until FLUSH or FSYNC. With a second writer plain POSIX order holds: what was gathered is committed first.
 extension SecretFS {
     /// Makes what a session gathered the file's value, and has the kernel drop what it knows of the old one.
-    func commit(_ session: ReplaceSession, _ occasion: ReplaceSession.Occasion = .now, by caller: Caller? = nil)
-        throws(Errno)
-    {
+    ///
+    /// - Parameters:
+    ///   - caller: Who closes a descriptor.
+    ///   - opener: The thread that has opened it.
+    func commit(
+        _ session: ReplaceSession, _ occasion: ReplaceSession.Occasion = .now, by caller: Caller? = nil,
+        openedBy opener: Int32 = 0
+    ) throws(Errno) {
         let outcome: ReplaceSession.Outcome
         do throws(Errno) {
             // Taken before: the session's lock is held while it asks.
@@ -18,6 +23,7 @@ extension SecretFS {
             outcome = try committing(session) { () throws(Errno) in
                 try session.commit(
                     occasion, byKilled: { caller.map { Self.isKilled($0.pid) } ?? false },
+                    byBystander: { caller.map { Self.isBystander($0.pid, of: opener) } ?? false },
                     keepsOld: { beginReplacement(of: session.node, cell: cell) }, now: .now())
             }
         } catch {
@@ -130,6 +136,21 @@ extension SecretFS {
             let count = Glibc.read(descriptor, buffer.baseAddress, buffer.count)
             return count > 0 ? body(buffer[..<count]) : nil
         }
+    }
+
+    /// True for a thread of another process than the one that has opened a descriptor, while that one lives: what it
+    /// closes is a copy that it was handed on. `(echo a; sleep 1; echo b) >file` is one writer, and sleep(1) is none.
+    static func isBystander(_ thread: Int32, of opener: Int32) -> Bool {
+        guard thread > 0, opener > 0, thread != opener, let own = process(of: thread), let other = process(of: opener)
+        else { return false }
+        return own != other
+    }
+
+    private static func process(of thread: Int32) -> UInt64? {
+        withProcFile("status", of: thread) { text in
+            guard let label = text.firstRange(of: "\nTgid:\t".utf8) else { return nil }
+            return number(text[label.upperBound...].prefix { $0 != UInt8(ascii: "\n") })
+        } ?? nil
     }
 
     private static func number(_ digits: Slice<UnsafeMutableRawBufferPointer>) -> UInt64? {

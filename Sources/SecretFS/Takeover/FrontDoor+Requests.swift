@@ -159,6 +159,16 @@ extension FrontDoor {
         }
     }
 
+    /// One that was made already is another's whom nobody has told of: a new one takes its place.
+    public func createTemporary(in parent: UInt64, mode: UInt32, flags: Int32, _ caller: Caller)
+        throws(Errno) -> (EntryReply, OpenReply)
+    {
+        try pass(parent) { inner throws(Errno) in
+            if caller.isResend { inner.forgetTemporary(caller) }
+            return try inner.createTemporary(in: parent, mode: mode, flags: flags, caller)
+        }
+    }
+
     public func open(_ node: UInt64, flags: Int32, _ caller: Caller) throws(Errno) -> OpenReply {
         try pass(node) { () throws(Errno) in
             try lockedOpen(node)

@@ -133,6 +133,15 @@ extension SecretFS {
         }
     }
 
+    /// The file that an opening without a name has made goes with its handle. One whose maker died before it wrote
+    /// the handle down goes with the others without a name, at the next mount.
+    func forgetTemporary(_ caller: Caller) {
+        let made =
+            options.ledger?.cells().filter { $0.kind == .writer && $0.opening == caller.unique }.map(\.node) ?? []
+        forgetOpening(caller)
+        for node in made { nodes.forget(node, count: 1) }
+    }
+
     /// An opening comes again: its first answer did not come through, and nobody has that handle.
     func forgetOpening(_ caller: Caller) {
         guard let ledger = options.ledger else { return }
