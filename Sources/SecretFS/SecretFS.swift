@@ -20,6 +20,8 @@ public final class SecretFS: FileSystem {
     let keyClock = KeyClock()
     let gate: Gate
     let policyParts = PolicyParts()
+    /// Changes whose time came, counted.
+    let dueChanges = Atomic<Int>(0)
     let clockWatch = Mutex(ClockWatch(wall: .now(), boot: SecretFS.bootSeconds))
     let started = Timestamp.now()
     /// Sessions that gather a value; most calls find none and look no further.
@@ -40,7 +42,7 @@ public final class SecretFS: FileSystem {
         self.tree = tree
         self.options = options
         nodes = NodeTable(tree)
-        gate = Gate(tree)
+        gate = Gate(tree, audit: options.audit)
         let era = UInt16(truncatingIfNeeded: options.era)
         writers = HandleTable(era: era)
         readers = HandleTable(era: era)

@@ -1,3 +1,5 @@
+public import Access
+
 /// How a keyring's tree is shown and what the control directory tells about its server.
 public struct SecretFSOptions: Sendable {
     public enum CacheMode: Sendable {
@@ -28,6 +30,8 @@ public struct SecretFSOptions: Sendable {
     public var guardianReport: (@Sendable () -> GuardianReport)?
     /// What outlives this server; nil if nothing does.
     public var ledger: Ledger?
+    /// Where accesses are recorded; nil for nowhere.
+    public var audit: AuditLog?
     /// The guardian's process, if there is one.
     public var guardianProcess: Int32?
 

@@ -16,7 +16,11 @@ struct SealedTests {
 
     private func expectSealed(_ when: Comment, at place: SourceLocation = #_sourceLocation) throws {
         for word in words {
-            let found = try work.run(["grep", "-r", "-l", "-a", "-F", "-e", word, mounted.store, work("state")])
+            // The audit log tells names, which is what it is for, and no contents.
+            let isName = ["name-", "directory-", "moved-"].contains { word.hasPrefix($0) }
+            let without = isName ? ["--exclude-dir=audit"] : []
+            let found = try work.run(
+                ["grep", "-r", "-l", "-a", "-F"] + without + ["-e", word, mounted.store, work("state")])
             #expect(found.status == 1, "\(word) in \(found.line) \(when)", sourceLocation: place)
         }
     }

@@ -80,3 +80,43 @@ struct SHA256Tests {
                 == "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1")
     }
 }
+
+struct SigningTests {
+    /// RFC 8032, section 7.1, test 2.
+    @Test func `a known signature`() throws {
+        LockedMemory.allowsUnlocked = true
+        try Sodium.start()
+        func bytes(_ hex: String) -> [UInt8] {
+            stride(from: 0, to: hex.utf8.count, by: 2).map { place in
+                let start = hex.index(hex.startIndex, offsetBy: place)
+                return UInt8(hex[start..<hex.index(start, offsetBy: 2)], radix: 16)!
+            }
+        }
+        let seed = bytes("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
+        let key = try SigningKey(seed: try seed.withUnsafeBytes { try SecretKey(copying: $0) })
+        #expect(key.publicKey == bytes("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"))
+        let signature = [UInt8(0x72)].withUnsafeBytes { key.sign($0) }
+        #expect(
+            signature
+                == bytes(
+                    "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
+                        + "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"))
+        #expect([UInt8(0x72)].withUnsafeBytes { SigningKey.verify(signature, of: $0, by: key.publicKey) })
+        #expect(![UInt8(0x73)].withUnsafeBytes { SigningKey.verify(signature, of: $0, by: key.publicKey) })
+        #expect(![UInt8(0x72)].withUnsafeBytes { SigningKey.verify([], of: $0, by: key.publicKey) })
+    }
+
+    /// RFC 4231 has keys of other lengths; this one is Python's hmac of "abc" with 32 bytes 0…31.
+    @Test func `a known code`() {
+        let key = (0..<32 as Range<UInt8>).map { $0 }
+        let code = key.withUnsafeBytes { key in
+            Array("abc".utf8).withUnsafeBytes { MessageAuthentication.hmacSHA256($0, key: BorrowedKey(key)) }
+        }
+        #expect(code == expectedCode)
+    }
+}
+
+private let expectedCode: [UInt8] = [
+    240, 19, 55, 41, 196, 22, 61, 237, 232, 30, 33, 205, 71, 131, 146, 86, 218, 88, 23, 18, 56, 200, 160, 216, 116, 57,
+    124, 115, 177, 78, 30, 71,
+]

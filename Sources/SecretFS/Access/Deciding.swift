@@ -90,6 +90,7 @@ extension SecretFS {
 
     /// What is not allowed is told, and has not happened.
     func refuse(_ passage: Passage, _ decision: Decision) throws(Errno) -> Never {
+        try record(passage, decision, errno: EACCES)
         gate.tell(passage.event(decision, errno: EACCES))
         throw .accessDenied
     }

@@ -11,6 +11,8 @@ final class Gate: Sendable {
     let paths: NodePaths
     let processes = ProcessTable()
     let guardian: PolicyGuard
+    /// Nil if nothing is recorded.
+    let audit: AuditLog?
     /// Directories that the kernel may have a listing of.
     let listed = Mutex<Set<NodeID>>([])
     private let observers = Mutex<[any AccessObserver]>([])
@@ -18,8 +20,9 @@ final class Gate: Sendable {
     private let active = Atomic(false)
     private let isObserved = Atomic(false)
 
-    init(_ tree: SecretTree) {
+    init(_ tree: SecretTree, audit: AuditLog? = nil) {
         self.tree = tree
+        self.audit = audit
         paths = NodePaths(tree)
         guardian = PolicyGuard(tree)
         reconsider()
@@ -28,11 +31,11 @@ final class Gate: Sendable {
     var isActive: Bool { active.load(ordering: .acquiring) }
 
     /// Somebody is told of paths.
-    var wantsPaths: Bool { isObserved.load(ordering: .acquiring) }
+    var wantsPaths: Bool { audit != nil || isObserved.load(ordering: .acquiring) }
 
     /// After a change of the policy.
     func reconsider() {
-        let isNeeded = isObserved.load(ordering: .acquiring) || !guardian.policy.isEmpty
+        let isNeeded = wantsPaths || !guardian.policy.isEmpty
         active.store(isNeeded, ordering: .releasing)
     }
 
@@ -72,15 +75,28 @@ final class Gate: Sendable {
 }
 
 extension SecretFS {
-    /// Does something that policy has to allow.
-    func guarded<R>(_ request: AccessRequest, _ caller: Caller, _ body: () throws(Errno) -> R) throws(Errno) -> R {
+    /// Does something that policy has to allow, and the audit log has to know of.
+    ///
+    /// - Parameter undo: Of what changes nothing before it is answered: takes it back.
+    func guarded<R>(
+        _ request: AccessRequest, _ caller: Caller, undo: ((R) -> Void)? = nil, _ body: () throws(Errno) -> R
+    ) throws(Errno) -> R {
         guard gate.isActive else { return try body() }
         let passage = Passage(request, caller, gate)
         let isOpening = request.call == .open || request.call == .create
         let decision = gate.decide(request, passage.requester, isOpening: isOpening)
         guard decision.isAllowed else { try refuse(passage, decision) }
         do throws(Errno) {
-            let result = try body()
+            let result: R
+            if let audit = gate.audit {
+                if let undo {
+                    result = try recordingAfterwards(passage, decision, audit, undo: undo, body)
+                } else {
+                    result = try recordingBefore(passage, decision, audit, body)
+                }
+            } else {
+                result = try body()
+            }
             gate.tell(passage.event(decision, errno: 0))
             return result
         } catch {
@@ -96,10 +112,13 @@ struct Passage {
     let requester: Requester
     let paths: [NodePaths.Path]
     let newPaths: [NodePaths.Path]
+    /// The kernel's number of the request.
+    let unique: UInt64
     let began = Gate.nanoseconds
 
     init(_ request: AccessRequest, _ caller: Caller, _ gate: Gate) {
         self.request = request
+        unique = caller.unique
         requester = gate.requester(caller)
         // As they are before anything happens.
         let isNeeded = gate.wantsPaths

@@ -1,10 +1,11 @@
+import Access
 import Fuse
 import Keyring
 import SecretTree
 
 /// A row of the control directory's table: adding a control file is adding a row.
 struct ControlFile: Sendable {
-    enum Place { case top, keys, version }
+    enum Place { case top, keys, version, audit }
 
     /// What it reads as, whole, its last newline included. The version is 0 outside `keys/N`.
     typealias Read = @Sendable (SecretFS, KEKVersion) throws(Errno) -> ControlText
@@ -56,6 +57,14 @@ struct ControlFile: Sendable {
         ControlFile(
             place: .top, name: "backup", read: { _, _ in ControlText() }, write: nil,
             stream: { fileSystem throws(Errno) in try ControlStream(backupOf: fileSystem) }),
+
+        ControlFile(
+            place: .audit, name: "tail",
+            read: { fileSystem, _ in ControlText(fileSystem.gate.audit?.tail() ?? []) }, write: nil),
+        .text(.audit, "verify") { fileSystem, _ in
+            (fileSystem.gate.audit?.verify() ?? "nothing is recorded: audit=off") + "\n"
+        },
+        .text(.audit, "key") { fileSystem, _ in (fileSystem.gate.audit?.publicKey ?? "-") + "\n" },
 
         .text(.keys, "list") { fileSystem, _ in fileSystem.keyListDocument.line },
         .value(.keys, "primary", \.primary) { fileSystem, _, command throws(Errno) in

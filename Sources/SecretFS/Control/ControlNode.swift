@@ -14,6 +14,8 @@ struct ControlNode: Hashable {
         case root
         /// `.letterlock/keys`
         case keys
+        /// `.letterlock/audit`
+        case audit
         /// `.letterlock/keys/N`
         case version(KEKVersion)
         /// A row of the table, of a version if it lies in its directory.
@@ -34,6 +36,7 @@ struct ControlNode: Hashable {
         switch kind {
         case .root: return root
         case .keys: return root + "/keys"
+        case .audit: return root + "/audit"
         case .version(let version): return root + "/keys/\(version)"
         case .file(let row, _):
             guard ControlFile.table.indices.contains(row) else { return root }
@@ -54,6 +57,7 @@ struct ControlNode: Hashable {
         case 0: kind = .root
         case 1: kind = .keys
         case 2: kind = .version(KEKVersion(rawValue: version))
+        case 3: kind = .audit
         default:
             let row = ControlFile.row(ofNumber: UInt16(number)) ?? Int.max
             kind = .file(row, version == 0 ? nil : KEKVersion(rawValue: version))
@@ -64,6 +68,7 @@ struct ControlNode: Hashable {
         switch kind {
         case .root: Self.mark
         case .keys: Self.mark | 1
+        case .audit: Self.mark | 3
         case .version(let version): Self.mark | UInt64(version.rawValue) << 16 | 2
         case .file(let row, let version):
             Self.mark | UInt64(version?.rawValue ?? 0) << 16
@@ -75,6 +80,16 @@ struct ControlNode: Hashable {
         if case .file = kind { false } else { true }
     }
 
+    /// Where a file lies that is no version's.
+    private static func directory(ofRow row: Int) -> ControlNode {
+        guard ControlFile.table.indices.contains(row) else { return .root }
+        return switch ControlFile.table[row].place {
+        case .top, .version: .root
+        case .keys: ControlNode(.keys)
+        case .audit: ControlNode(.audit)
+        }
+    }
+
     var isHidden: Bool {
         guard case .file(let row, _) = kind, ControlFile.table.indices.contains(row) else { return false }
         return ControlFile.table[row].isHidden
@@ -84,19 +99,19 @@ struct ControlNode: Hashable {
     var parent: UInt64 {
         switch kind {
         case .root: NodeID.root.rawValue
-        case .keys: ControlNode.root.number
+        case .keys, .audit: ControlNode.root.number
         case .version: ControlNode(.keys).number
         case .file(let row, let version):
-            version.map { ControlNode(.version($0)).number }
-                ?? (ControlFile.table.indices.contains(row) && ControlFile.table[row].place == .keys
-                    ? ControlNode(.keys).number : ControlNode.root.number)
+            version.map { ControlNode(.version($0)).number } ?? Self.directory(ofRow: row).number
         }
     }
 
     /// What lies in a directory of the control directory, with its name.
     func children(of fileSystem: SecretFS) -> [(name: String, node: ControlNode)] {
         switch kind {
-        case .root: [("keys", ControlNode(.keys))] + Self.files(at: .top, nil)
+        case .root:
+            [("keys", ControlNode(.keys)), ("audit", ControlNode(.audit))] + Self.files(at: .top, nil)
+        case .audit: Self.files(at: .audit, nil)
         case .keys:
             Self.files(at: .keys, nil)
                 + fileSystem.tree.keyring.lifecycle.versions.map {

@@ -13,6 +13,11 @@ final class ControlText: @unchecked Sendable {
         append(text)
     }
 
+    convenience init(_ bytes: [UInt8]) {
+        self.init()
+        bytes.withUnsafeBytes { append($0) }
+    }
+
     deinit {
         wipe()
     }

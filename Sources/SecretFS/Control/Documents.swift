@@ -28,7 +28,8 @@ extension SecretFS {
             ("last_verify", .null),
             ("server", options.serverDocument),
             ("guardian", options.guardianDocument),
-            ("problems", .array(tree.problems.map { .text($0.description) })),
+            ("audit", auditDocument),
+            ("problems", .array(tree.problems.map { .text($0.description) } + auditProblems)),
         ])
     }
 

@@ -97,7 +97,10 @@ extension SecretFS {
                 }
                 now = clock.trusted
             }
-            try? changeKeys { lifecycle throws(LifecycleError) in try lifecycle.perform(action, now: now) }
+            let moment = now
+            try? recordingDue(action) { () throws(Errno) in
+                try changeKeys { lifecycle throws(LifecycleError) in try lifecycle.perform(action, now: moment) }
+            }
         }
     }
 

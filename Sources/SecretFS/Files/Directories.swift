@@ -13,9 +13,9 @@ extension SecretFS {
         }
         let id = NodeID(rawValue: node)
         let policy = gate.guardian.generation
-        return try guarded(AccessRequest(.list, .list, .node(id)), caller) { () throws(Errno) in
-            openTreeDirectory(id, policy)
-        }
+        return try guarded(
+            AccessRequest(.list, .list, .node(id)), caller, undo: { _ in },
+            { () throws(Errno) in openTreeDirectory(id, policy) })
     }
 
     private func openTreeDirectory(_ id: NodeID, _ policy: UInt32) -> OpenReply {

@@ -13,9 +13,10 @@ extension SecretFS {
         if let control = ControlNode(node) { return try openControlFile(control, flags: flags, caller) }
         let id = NodeID(rawValue: node)
         let policy = gate.guardian.generation
-        return try guarded(AccessRequest(.open, Operations(openFlags: flags), .node(id)), caller) { () throws(Errno) in
-            try openFile(id, flags: flags, policy, caller)
-        }
+        return try guarded(
+            AccessRequest(.open, Operations(openFlags: flags), .node(id)), caller,
+            undo: { [self] in release(node, handle: $0.handle, flags: flags) },
+            { () throws(Errno) in try openFile(id, flags: flags, policy, caller) })
     }
 
     private func openFile(_ id: NodeID, flags: Int32, _ policy: UInt32, _ caller: Caller) throws(Errno) -> OpenReply {

@@ -18,7 +18,9 @@ extension SecretFS {
         switch Handle(handle) {
         case .directReader(let number):
             try recheck(id, openedUnder: readers[number]?.policy ?? 0, .read, .read, caller)
-            return try read(number, at: UInt64(offset), into: buffer)
+            return try recordingRead(id, caller) { () throws(Errno) in
+                try read(number, at: UInt64(offset), into: buffer)
+            }
         case .reader(_, _, let policy): isOfOldPolicy = try recheck(id, openedUnder: policy, .read, .read, caller)
         case .writer(let number):
             isOfOldPolicy = try recheck(id, openedUnder: writers[number]?.policy ?? 0, .read, .read, caller)
@@ -26,7 +28,9 @@ extension SecretFS {
         }
         // Its pages are not for others whom an earlier policy let pass: they go as soon as the kernel has them.
         defer { if isOfOldPolicy { invalidator.drop([node]) } }
-        return try answering { () throws(TreeError) in try tree.read(id, at: UInt64(offset), into: buffer) }
+        return try recordingRead(id, caller) { () throws(Errno) in
+            try answering { () throws(TreeError) in try tree.read(id, at: UInt64(offset), into: buffer) }
+        }
     }
 
     public func write(

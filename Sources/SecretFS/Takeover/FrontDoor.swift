@@ -144,7 +144,11 @@ public final class FrontDoor: FileSystem, @unchecked Sendable {
     var lockedRoot: stat { lock.reading { root } }
 
     /// True if an earlier server has done what is asked for: it died before its answer came through.
-    func isDone(_ caller: Caller) -> Bool { caller.isResend && ledger?.hasDone(caller.unique) == true }
+    func isDone(_ caller: Caller) -> Bool {
+        guard caller.isResend, ledger?.hasDone(caller.unique) == true else { return false }
+        inner?.recordDone(caller)
+        return true
+    }
 
     /// Handles are closed though the keyring is locked. What was being gathered is given up.
     func forgetHandle(_ handle: UInt64) {

@@ -1,3 +1,4 @@
+public import Access
 import Fuse
 import Glibc
 public import SecretTree
@@ -14,6 +15,7 @@ import Synchronization
 ///
 ///     0     magic 8 | place in the ring 8 | first policy and 1, 4 | policy whose predecessors' pages are dropped 4 | reserved
 ///     64    64 slots of 16: request 8 | epoch 8         what the worker of that number did last
+///     1088  the audit log's place and end 48
 ///     2048  256 requests of 8                            what was done before the server that serves now
 ///     4096  cells of 128
 public final class Ledger: CommitWitness, @unchecked Sendable {
@@ -22,6 +24,7 @@ public final class Ledger: CommitWitness, @unchecked Sendable {
     private static let magic: UInt64 = 0x3130_5245_4744_454c
     private static let slotCount = 64
     private static let slotsPlace = 64
+    private static let auditPlace = slotsPlace + slotCount * 16
     private static let doneCount = 256
     private static let donePlace = 2048
     private static let cellsPlace = 4096
@@ -55,6 +58,11 @@ public final class Ledger: CommitWitness, @unchecked Sendable {
     }
 
     deinit { committing.deallocate() }
+
+    // MARK: Audit
+
+    /// What of the audit log outlives its server.
+    public var auditMemory: AuditMemory { AuditMemory(memory.baseAddress! + Self.auditPlace) }
 
     // MARK: Policy
 

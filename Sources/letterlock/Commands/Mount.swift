@@ -11,6 +11,11 @@ struct Mount: ParsableCommand {
               umask=NNN              narrow the modes of what is created
               cache=kernel|none      keep what was read in the page cache (default), or never
               idle_lock=15m          lock the keyring when nobody has used it for so long
+              audit=fail-closed|best-effort|off
+                                     what cannot be recorded does not happen (default), or is counted
+              audit-log=PATH         the log's file; none for no file
+              audit-syslog           record to the system log as well
+              audit-paths=clear|hmac tell paths (default), or what stands for them
               key-service=SPEC, passphrase-file=FILE
                                      as the options below
               accept-rollback        take an older copy of the store than was seen before

@@ -152,7 +152,10 @@ final class Guardian {
         while true {
             switch ll_next_signal(signals) {
             case -1: return false
-            case SIGTERM, SIGINT, SIGHUP: unmount()
+            case SIGTERM, SIGINT: unmount()
+            // The terminal that it was started on is gone; without one it is about the audit log.
+            case SIGHUP where isatty(STDERR_FILENO) != 0 || errno == EIO: unmount()
+            case SIGHUP: current.map { _ = kill($0.process, SIGHUP) }
             case SIGUSR1: upgrade()
             case SIGUSR2: leave()
             default:

@@ -1,6 +1,9 @@
+import Access
+
 /// The `-o` options of a mount, from the command line, from fstab, or as mount(8) hands them over.
 struct MountOptions: Equatable {
     enum Cache: String { case none, kernel }
+    enum AuditPaths: String { case clear, hmac }
 
     var isReadOnly = false
     /// Nil: as the mount's owner would expect (others may enter what root mounts).
@@ -12,6 +15,11 @@ struct MountOptions: Equatable {
     var cache = Cache.kernel
     /// Seconds without use after which the keyring is locked.
     var idleLock: Int64?
+    var audit = AuditLog.Mode.failClosed
+    /// The audit log's file; `none` for no file; nil for its usual place.
+    var auditLog: String?
+    var auditsToSyslog = false
+    var auditPaths = AuditPaths.clear
     var keyService: String?
     var passphraseFile: String?
     var acceptsRollback = false
@@ -47,6 +55,16 @@ struct MountOptions: Equatable {
         case ("idle_lock", let value?), ("idle-lock", let value?):
             guard let seconds = Self.seconds(value) else { throw Self.wrong(option) }
             idleLock = seconds == 0 ? nil : seconds
+        case ("audit", let value?):
+            guard let mode = AuditLog.Mode(rawValue: value) else { throw Self.wrong(option) }
+            audit = mode
+        case ("audit-log", let value?):
+            guard value == "none" || value.hasPrefix("/") else { throw Self.wrong(option) }
+            auditLog = value
+        case ("audit-syslog", nil): auditsToSyslog = true
+        case ("audit-paths", let value?):
+            guard let paths = AuditPaths(rawValue: value) else { throw Self.wrong(option) }
+            auditPaths = paths
         case ("key-service", let value?): keyService = value
         case ("passphrase-file", let value?): passphraseFile = value
         case ("accept-rollback", nil): acceptsRollback = true
@@ -73,7 +91,10 @@ struct MountOptions: Equatable {
 
     private static func wrong(_ option: String) -> Failure {
         let name = option.split(separator: "=", maxSplits: 1).first.map(String.init) ?? option
-        let known = ["uid", "gid", "umask", "cache", "idle_lock", "key-service", "passphrase-file"]
+        let known = [
+            "uid", "gid", "umask", "cache", "idle_lock", "audit", "audit-log", "audit-paths", "key-service",
+            "passphrase-file",
+        ]
         guard known.contains(name) else {
             return Failure(
                 "unknown mount option '\(option)'", hint: "see 'letterlock mount --help' for the options",
@@ -82,6 +103,9 @@ struct MountOptions: Equatable {
         let hint =
             switch name {
             case "umask": "three octal digits, as in umask=027"
+            case "audit": "audit=fail-closed, audit=best-effort or audit=off"
+            case "audit-log": "a path from the root on, or audit-log=none"
+            case "audit-paths": "either audit-paths=clear or audit-paths=hmac"
             case "cache": "either cache=none or cache=kernel"
             case "idle_lock": "seconds, or a time as in idle_lock=15m; 0 for never"
             case "uid", "gid": "a number, as in \(name)=1000"
@@ -130,6 +154,10 @@ struct MountOptions: Equatable {
 }
 
 extension MountOptions {
+    private static func escaped(_ text: String) -> String {
+        text.replacing("\\", with: "\\\\").replacing(",", with: "\\,")
+    }
+
     /// The options that the server's command line gets: what is told otherwise (the key) is left out.
     var texts: [String] {
         var texts = kernelOptions
@@ -140,6 +168,10 @@ extension MountOptions {
         if let umask { texts.append("umask=\(String(umask, radix: 8))") }
         texts.append("cache=\(cache.rawValue)")
         if let idleLock { texts.append("idle_lock=\(idleLock)") }
+        texts.append("audit=\(audit.rawValue)")
+        if let auditLog { texts.append("audit-log=" + Self.escaped(auditLog)) }
+        if auditsToSyslog { texts.append("audit-syslog") }
+        if auditPaths == .hmac { texts.append("audit-paths=hmac") }
         if acceptsRollback { texts.append("accept-rollback") }
         if allowsUnlockedMemory { texts.append("allow-unlocked-memory") }
         return texts

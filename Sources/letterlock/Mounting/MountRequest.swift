@@ -131,6 +131,9 @@ struct MountRequest {
             throw Failure(
                 "a mount on \(mountpoint) would hide the store \(store)", hint: "mount it elsewhere")
         }
+        if let log = options.auditLog, log != "none", Paths.contains(mountpoint, Paths.resolvedParent(log)) {
+            throw Failure("the audit log \(log) would lie on the mount that it is about", hint: "put it elsewhere")
+        }
         if let holder = StoreHolder.staying(in: store) {
             throw Messages.failure(.busy(holder: holder.text), store: store)
         }

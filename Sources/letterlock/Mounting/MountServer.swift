@@ -1,3 +1,4 @@
+import Access
 import Fuse
 import Glibc
 import Keyring
@@ -22,6 +23,7 @@ struct MountServer {
     }
 
     private func serve(_ channel: Channel) throws(Failure) {
+        AuditLog.reopenAtHangup()
         let board = try Board(descriptor: ServerChild.Place.board, isWhole: true)
         let shared: SharedKey
         do {
@@ -117,6 +119,7 @@ struct MountServer {
         let caretaker = Caretaker(
             door: door, keyring: keyring, server: server, channel: channel, idleLimit: request.options.idleLock)
         try caretaker.start()
+        defer { keyring.endAudit() }
         switch server.wait() {
         case .unmounted:
             door.fileSystem?.drain()

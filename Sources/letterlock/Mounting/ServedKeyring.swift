@@ -1,3 +1,4 @@
+import Access
 import Fuse
 import Glibc
 import Keyring
@@ -24,6 +25,8 @@ final class ServedKeyring: Sendable {
     /// The store's lock, which the guardian shares; -1 until it is known.
     private let lock: Atomic<Int32>
     private let state = Mutex(State())
+    /// One for all that this server opens; nil before the first, and if nothing is recorded.
+    private let audit = Mutex<AuditLog?>(nil)
 
     init(_ request: MountRequest, board: Board, shared: SharedKey, events: Int32, lock: Int32, log: ServerLog) {
         self.request = request
@@ -48,6 +51,11 @@ final class ServedKeyring: Sendable {
             acceptsRollback: request.options.acceptsRollback, takesOver: takesOver,
             inheritedLock: known >= 0 ? known : nil)
         let keeper = EpochKeeper(opened, log: log)
+        do throws(Failure) { try attachAudit(opened, takesOver: takesOver) } catch {
+            if known >= 0 { opened.store.leaveLock() }
+            try? keeper.close()
+            throw error
+        }
         keeper.remember()
         opened.keyring.share(shared)
         board.isLocked = false
@@ -55,6 +63,20 @@ final class ServedKeyring: Sendable {
         state.withLock { $0 = State(opened: opened, keeper: keeper) }
         return (SecretFS(opened.tree, options: options(era: board.nextEra())), opened)
     }
+
+    /// Opens the audit log, or gives it the keys of a keyring that was locked.
+    private func attachAudit(_ opened: OpenKeyring, takesOver: Bool) throws(Failure) {
+        if let audit = audit.withLock({ $0 }) {
+            do { audit.attach(try AuditLog.Keys(of: opened.keyring)) } catch { throw Messages.failure(for: error) }
+            return
+        }
+        let log = try AuditOpening.open(
+            request.options, opened, memory: ledger.auditMemory, takesOver: takesOver, log: log)
+        audit.withLock { $0 = log }
+    }
+
+    /// Signs what was recorded. When no request is served any more.
+    func endAudit() { audit.withLock { $0 }?.close() }
 
     /// Brings to disk what is not yet, and remembers how far that is.
     func remember() { state.withLock { $0.keeper }?.remember() }
@@ -84,6 +106,7 @@ final class ServedKeyring: Sendable {
             open: { [self] secret throws(Errno) in try unlock(secret) },
             close: { [self] fileSystem in
                 fileSystem.leave()
+                audit.withLock { $0 }?.detach()
                 try? close(leavesLock: true)
                 shared.wipe()
                 board.isLocked = true
@@ -128,6 +151,7 @@ final class ServedKeyring: Sendable {
         options.era = era
         options.guardianProcess = board.guardian
         options.ledger = ledger
+        options.audit = audit.withLock { $0 }
         let board = board
         options.guardianReport = {
             SecretFSOptions.GuardianReport(

@@ -1,0 +1,494 @@
+internal import Glibc
+public import Sodium
+internal import Synchronization
+
+/// No device takes records.
+public struct AuditFailure: Error, Sendable {
+    /// Of the last device that was tried; EBUSY if one does not answer.
+    public let errno: Int32
+}
+
+/// A keyring's audit log: a chain of records, signed every second, on one device at least.
+///
+/// A record is in the log when `record` returns, or else nothing is. What has to be told afterwards and could not be waits
+/// for the device to come back, and goes before everything else.
+public final class AuditLog: @unchecked Sendable {
+    public enum Mode: String, Sendable {
+        /// What cannot be recorded does not happen.
+        case failClosed = "fail-closed"
+        /// What cannot be recorded is counted.
+        case bestEffort = "best-effort"
+        case off
+    }
+
+    public struct Options: Sendable {
+        public var mode = Mode.failClosed
+        /// The file; nil for none.
+        public var path: String?
+        public var usesSyslog = false
+        public var hidesPaths = false
+        public var keyring = ""
+        /// The store's id.
+        public var store = ""
+        /// Where the last record is remembered from one mount to the next; nil for nowhere.
+        public var headPath: String?
+        /// This process took over from another one that had the log open.
+        public var takesOver = false
+        public var version = ""
+
+        public init() {}
+    }
+
+    /// What the log needs of the keyring, as long as that is unlocked.
+    public struct Keys: Sendable {
+        let signing: SigningKey
+        let paths: SecretKey
+
+        public init(signing: SigningKey, paths: SecretKey) {
+            self.signing = signing
+            self.paths = paths
+        }
+    }
+
+    public let options: Options
+    /// In front of every request's number: another one with each mount.
+    public let mount: String
+    private let memory: AuditMemory?
+    private let turnstile = Turnstile()
+    private let failing = Atomic<Int32>(0)
+    private let keys: Mutex<Keys?>
+    private let onChange: @Sendable (_ failing: Int32) -> Void
+    private let signer = Signer()
+
+    // Unchecked: all of it belongs to whoever is in the turnstile.
+    private var head = AuditHead()
+    private let file: AuditFile?
+    private let syslog: AuditSyslog?
+    private var unsigned = 0
+    /// What could not be told when it was due.
+    private var waiting: [[UInt8]] = []
+    private var lost = 0
+    /// Records that only the other device has.
+    private var missingInFile = 0
+    private var reopenings = AuditLog.reopeningsAsked
+    private static let waitingLimit = 4096
+
+    /// Opens the log and goes on with its chain.
+    ///
+    /// - Parameters:
+    ///   - memory: What outlives this process.
+    ///   - onChange: Told of 0 when the log takes records again, and of an error number when it does not any more.
+    /// - Throws: if it takes no record, the mode is fail-closed, and nobody waits for this server already.
+    public init(
+        _ options: Options, keys: Keys, memory: AuditMemory?, onChange: @escaping @Sendable (_ failing: Int32) -> Void
+    ) throws(AuditFailure) {
+        self.options = options
+        self.memory = memory
+        self.keys = Mutex(keys)
+        self.onChange = onChange
+        mount = memory?.mount ?? AuditMemory.newMount()
+        file = options.path.map { AuditFile($0) }
+        syslog = options.usesSyslog ? AuditSyslog() : nil
+        do throws(AuditFailure) { try begin(keys) } catch {
+            if options.mode == .failClosed, !options.takesOver { throw error }
+        }
+        signer.start { [weak self] in self?.checkpoint() ?? true }
+        signer.wake()
+    }
+
+    deinit { signer.stop() }
+
+    /// 0, or why records are not taken.
+    public var failure: Int32 { failing.load(ordering: .relaxed) }
+
+    /// The other half of the key that signs, in hexadecimal; nil while the keyring is locked.
+    public var publicKey: String? {
+        keys.withLock { $0 }.map { String(decoding: AuditText.hex($0.signing.publicKey), as: UTF8.self) }
+    }
+
+    // MARK: Recording
+
+    /// Before something happens, or with `response` after something that can be taken back.
+    public func record(_ entry: AuditEntry, response: (errno: Int32, kekVersion: UInt32?)? = nil)
+        throws(AuditFailure)
+    {
+        var bodies = [text(entry, .request)]
+        if let response {
+            bodies.append(text(entry, .response(errno: response.errno, kekVersion: response.kekVersion)))
+        }
+        do throws(AuditFailure) { try append(bodies) } catch {
+            guard options.mode == .failClosed else { return }
+            throw error
+        }
+    }
+
+    /// After what `record` has told of: what happened cannot be taken back, so this is told as soon as it can be.
+    public func respond(_ entry: AuditEntry, errno: Int32, kekVersion: UInt32?) {
+        appendLater(text(entry, .response(errno: errno, kekVersion: kekVersion)))
+    }
+
+    /// The answer to a request that an earlier server has carried out.
+    public func respond(again id: String) {
+        var text = AuditText()
+        text.addTime()
+        text.add(",\"type\":\"response\"")
+        text.add("id", id)
+        text.add("keyring", options.keyring)
+        text.add(",\"again\":true")
+        text.add("errno", number: 0)
+        appendLater(text.bytes)
+    }
+
+    private func text(_ entry: AuditEntry, _ kind: AuditEntry.Kind) -> [UInt8] {
+        guard options.hidesPaths else { return entry.text(kind, keyring: options.keyring, hide: nil).bytes }
+        let key = keys.withLock { $0 }?.paths
+        return entry.text(kind, keyring: options.keyring) { path in
+            guard let key else { return "hidden" }
+            let code = path.withUnsafeBytes { path in
+                key.withKey { MessageAuthentication.hmacSHA256(path, key: $0) }
+            }
+            return "hmac:" + String(decoding: AuditText.hex(code), as: UTF8.self)
+        }.bytes
+    }
+
+    private func appendLater(_ body: [UInt8]) {
+        let hadItsTurn = turnstile.pass {
+            if waiting.count < Self.waitingLimit { waiting.append(body) } else { lost += 1 }
+            try? write([])
+            return true
+        }
+        // Whoever does not get his turn leaves it to the next one.
+        if hadItsTurn == nil { overdue.withLock { $0.append(body) } }
+        signer.wake()
+    }
+
+    /// What came while a device did not answer.
+    private let overdue = Mutex<[[UInt8]]>([])
+
+    private func append(_ bodies: [[UInt8]]) throws(AuditFailure) {
+        let passed: Void? = try turnstile.pass { () throws(AuditFailure) in
+            do throws(AuditFailure) { try write(bodies) } catch {
+                if options.mode == .bestEffort { lost += bodies.count }
+                throw error
+            }
+        }
+        guard passed != nil else { throw AuditFailure(errno: EBUSY) }
+    }
+
+    // MARK: In the turnstile
+
+    /// Puts records behind the chain on the devices, after those that wait: all of them, or none.
+    ///
+    /// - Parameter checkpoint: A checkpoint's body goes behind them.
+    private func write(_ bodies: [[UInt8]], checkpoint: [UInt8]? = nil, _ key: SigningKey? = nil) throws(AuditFailure) {
+        if reopenings != Self.reopeningsAsked { rotate() }
+        overdue.withLock { overdue in
+            waiting += overdue
+            overdue = []
+        }
+        if let file, !file.isOpen { _ = file.open() }
+        var next = head
+        var lines: [UInt8] = []
+        lines.reserveCapacity(1024 * (bodies.count + 1))
+        if missingInFile > 0 { next.chain(note("gap", "missing", missingInFile), into: &lines) }
+        if lost > 0 { next.chain(note("lost", "records", lost), into: &lines) }
+        if file?.wasCut == true { next.chain(opened("cut"), into: &lines) }
+        for body in waiting { next.chain(body, into: &lines) }
+        for body in bodies { next.chain(body, into: &lines) }
+        if let checkpoint, let key {
+            next.chain(checkpoint, sign: { line in line.withUnsafeBytes { key.sign($0) } }, into: &lines)
+        }
+        guard next.number > head.number else { return }
+        var number: Int32 = file == nil && syslog == nil ? ENODEV : 0
+        var isKept = false
+        var isInFile = false
+        if let file {
+            number = file.append(lines)
+            isInFile = number == 0
+            isKept = isInFile
+        }
+        if let syslog {
+            let result = syslog.append(lines)
+            if result == 0 { isKept = true } else { number = result }
+        }
+        guard isKept else {
+            change(failing: number)
+            throw AuditFailure(errno: number)
+        }
+        if let file {
+            missingInFile = isInFile ? 0 : missingInFile + Int(next.number - head.number)
+            if isInFile { file.acknowledgeCut() }
+        }
+        unsigned = checkpoint == nil ? unsigned + Int(next.number - head.number) : 0
+        head = next
+        lost = 0
+        waiting = []
+        memory?.head = head
+        change(failing: 0)
+        if checkpoint == nil { signer.wake() }
+    }
+
+    private func change(failing number: Int32) {
+        let before = failing.exchange(number, ordering: .relaxed)
+        if (before == 0) != (number == 0) { onChange(number) }
+        // Tried again, also if nobody asks for anything.
+        if number != 0 { signer.wake() }
+    }
+
+    private func note(_ type: StaticString, _ name: StaticString, _ count: Int) -> [UInt8] {
+        var text = AuditText()
+        text.addTime()
+        text.add(",\"type\":\"")
+        text.add(type)
+        text.add("\"")
+        text.add("keyring", options.keyring)
+        text.add(name, number: count)
+        return text.bytes
+    }
+
+    private func opened(_ reason: String) -> [UInt8] {
+        var text = AuditText()
+        text.addTime()
+        text.add(",\"type\":\"opened\"")
+        text.add("reason", reason)
+        text.add("keyring", options.keyring)
+        text.add("store", options.store)
+        text.add("mode", options.mode.rawValue)
+        text.add("pid", number: getpid())
+        text.add("version", options.version)
+        return text.bytes
+    }
+
+    // MARK: Beginning and ending
+
+    /// Finds the end of the chain, and says which requests the last server has left without an answer.
+    private func begin(_ keys: Keys) throws(AuditFailure) {
+        _ = try turnstile.pass { () throws(AuditFailure) in
+            if let file {
+                let number = file.open()
+                if number != 0, syslog == nil {
+                    change(failing: number)
+                    throw AuditFailure(errno: number)
+                }
+                file.dropHalfLine()
+            }
+            let lines = (file?.tail(1 << 20) ?? []).split(separator: UInt8(ascii: "\n")).compactMap { AuditLine($0) }
+            let known = memory?.head ?? headOnDisk(keys) ?? AuditHead()
+            var reason = options.takesOver ? "takeover" : "mount"
+            var bodies: [[UInt8]] = []
+            if let last = lines.last {
+                head = last.head
+                // The server may have died between writing a record and remembering it, and not the other way round.
+                if last.number < known.number || last.number == known.number && last.hash != known.hash {
+                    head = known
+                    reason = "cut"
+                }
+                bodies = unanswered(lines).map(interrupted)
+            } else {
+                head = known
+                if options.takesOver, memory?.head != nil, file?.isOpen == true { reason = "cut" }
+            }
+            // Told as soon as it can be, if not now.
+            waiting += [opened(reason)] + bodies
+            try write([])
+        }
+    }
+
+    /// Requests of the last server without a response. Others are none of this one's: they were so before.
+    private func unanswered(_ lines: [AuditLine]) -> [String] {
+        var open: [String] = []
+        for line in lines {
+            switch (line.type, line.id) {
+            case ("request", let id?): open.append(id)
+            case ("response", let id?), ("interrupted", let id?): open.removeAll { $0 == id }
+            default: break
+            }
+        }
+        return open
+    }
+
+    private func interrupted(_ id: String) -> [UInt8] {
+        var text = AuditText()
+        text.addTime()
+        text.add(",\"type\":\"interrupted\"")
+        text.add("id", id)
+        text.add("keyring", options.keyring)
+        return text.bytes
+    }
+
+    /// The last record is signed, and the file closed. Records are not taken any more.
+    public func close() {
+        signer.stop()
+        _ = checkpoint()
+        // The signing thread may have signed it, and not come to remember it yet.
+        let last = turnstile.pass { unsigned == 0 ? head : nil } ?? nil
+        if let last, let keys = keys.withLock({ $0 }) { remember(last, keys) }
+        _ = turnstile.pass { file?.close() }
+    }
+
+    /// The keyring is locked: what is recorded from now on is signed when it is unlocked.
+    public func detach() {
+        _ = checkpoint()
+        keys.withLock { $0 = nil }
+    }
+
+    public func attach(_ keys: Keys) { self.keys.withLock { $0 = keys } }
+
+    // MARK: Signing
+
+    /// Signs the chain as far as it goes, and brings it to disk.
+    ///
+    /// - Returns: true if there is nothing left to do.
+    private func checkpoint() -> Bool {
+        let keys = keys.withLock { $0 }
+        let signed = try? turnstile.pass { () throws(AuditFailure) -> AuditHead? in
+            let hasNews = unsigned > 0 || !waiting.isEmpty || lost > 0 || overdue.withLock { !$0.isEmpty }
+            guard hasNews || failing.load(ordering: .relaxed) != 0 || reopenings != Self.reopeningsAsked else {
+                return nil
+            }
+            guard let keys else {
+                if !waiting.isEmpty { try write([]) }
+                return nil
+            }
+            try write([], checkpoint: checkpointBody(keys, isLast: false), keys.signing)
+            return head
+        }
+        guard let signed else { return false }
+        guard let signed, let keys else { return true }
+        if let file = turnstile.pass({ file?.duplicate() }) ?? nil { fdatasync(file.number) }
+        remember(signed, keys)
+        return true
+    }
+
+    private func checkpointBody(_ keys: Keys, isLast: Bool) -> [UInt8] {
+        var text = AuditText()
+        text.addTime()
+        text.add(",\"type\":\"checkpoint\"")
+        if isLast { text.add("reason", "rotation") }
+        text.add("key", bytes: AuditText.hex(keys.signing.publicKey))
+        text.add("keyring", options.keyring)
+        text.add("store", options.store)
+        return text.bytes
+    }
+
+    /// The number of the record that was remembered last.
+    private let remembered = Mutex<UInt64>(0)
+
+    private func remember(_ head: AuditHead, _ keys: Keys) {
+        guard let path = options.headPath else { return }
+        remembered.withLock { remembered in
+            guard head.number > remembered else { return }
+            AuditHeadFile(store: options.store).write(head, to: path, keys.signing)
+            remembered = head.number
+        }
+    }
+
+    private func headOnDisk(_ keys: Keys) -> AuditHead? {
+        options.headPath.flatMap { AuditHeadFile(store: options.store).read($0, key: keys.signing.publicKey)?.head }
+    }
+
+    // MARK: Rotation
+
+    private static let reopeningsCounter = Atomic<Int>(0)
+    private static var reopeningsAsked: Int { reopeningsCounter.load(ordering: .relaxed) }
+
+    /// From now on SIGHUP has every log of this process go on in the file that has its name then.
+    public static func reopenAtHangup() {
+        // What a signal's handler touches is made before.
+        _ = reopeningsAsked
+        signal(SIGHUP) { _ in AuditLog.reopeningsCounter.add(1, ordering: .relaxed) }
+    }
+
+    /// Ends the old file with a signature, and begins the one that has its name now.
+    private func rotate() {
+        reopenings = Self.reopeningsAsked
+        guard let file else { return }
+        if let keys = keys.withLock({ $0 }), file.isOpen {
+            try? write([], checkpoint: checkpointBody(keys, isLast: true), keys.signing)
+        }
+        guard file.open() == 0 else { return }
+        file.dropHalfLine()
+        if file.tail(1).isEmpty { waiting.insert(opened("rotation"), at: 0) }
+    }
+
+    // MARK: Reading
+
+    /// The newest records, as lines.
+    public func tail() -> [UInt8] {
+        guard let path = options.path else { return [] }
+        let file = AuditFile(path)
+        guard file.openForReading() else { return [] }
+        let limit = 100
+        let lines = file.tail(1 << 17).split(separator: UInt8(ascii: "\n")).suffix(limit)
+        return Array(lines.joined(separator: [UInt8(ascii: "\n")])) + (lines.isEmpty ? [] : [UInt8(ascii: "\n")])
+    }
+
+    /// Whether the log is what was written: `ok N records`, or where it is not.
+    public func verify() -> String {
+        guard let path = options.path else { return "no file to verify" }
+        let (known, key) = (turnstile.pass { head } ?? nil, keys.withLock { $0 }?.signing.publicKey)
+        guard let known else { return "the log's device does not answer" }
+        var verification = AuditVerification(key: key)
+        verification.read(path)
+        return verification.verdict(known: known, isLive: true).text
+    }
+}
+
+/// The thread that signs, a moment after there is something to be signed.
+private final class Signer: @unchecked Sendable {
+    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+    private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+    // Guarded by `mutex`.
+    private var isWanted = false
+    private var isRunning = false
+
+    init() {
+        pthread_mutex_init(mutex, nil)
+        pthread_cond_init(condition, nil)
+    }
+
+    func start(_ work: @escaping @Sendable () -> Bool) {
+        isRunning = true
+        let started = SecretStack.startThread(byteCount: 256 << 10) { [self] in
+            while awaitWork() {
+                // A second's worth at a time; what fails is tried again after another one.
+                sleepASecond()
+                if !work() { wake() }
+            }
+        }
+        if started != 0 { isRunning = false }
+    }
+
+    func wake() {
+        pthread_mutex_lock(mutex)
+        if !isWanted {
+            isWanted = true
+            pthread_cond_broadcast(condition)
+        }
+        pthread_mutex_unlock(mutex)
+    }
+
+    func stop() {
+        pthread_mutex_lock(mutex)
+        isRunning = false
+        pthread_cond_broadcast(condition)
+        pthread_mutex_unlock(mutex)
+    }
+
+    private func awaitWork() -> Bool {
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        while !isWanted, isRunning { pthread_cond_wait(condition, mutex) }
+        isWanted = false
+        return isRunning
+    }
+
+    private func sleepASecond() {
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        var deadline = timespec()
+        clock_gettime(CLOCK_REALTIME, &deadline)
+        deadline.tv_sec += 1
+        while isRunning, pthread_cond_timedwait(condition, mutex, &deadline) != ETIMEDOUT {}
+    }
+}

@@ -1,0 +1,64 @@
+import Access
+import Glibc
+import Keyring
+import SecretFS
+
+/// The way to a keyring's audit log.
+enum AuditOpening {
+    /// Opens the log that a mount's options ask for.
+    ///
+    /// - Returns: nil if they ask for none.
+    static func open(
+        _ options: MountOptions, _ opened: OpenKeyring, memory: AuditMemory, takesOver: Bool, log: ServerLog
+    )
+        throws(Failure) -> AuditLog?
+    {
+        guard options.audit != .off else { return nil }
+        let store = opened.keyring.storeID.description
+        var wanted = AuditLog.Options()
+        wanted.mode = options.audit
+        wanted.usesSyslog = options.auditsToSyslog
+        wanted.hidesPaths = options.auditPaths == .hmac
+        wanted.keyring = opened.keyring.name
+        wanted.store = store
+        wanted.headPath = headPath(store: store)
+        wanted.takesOver = takesOver
+        wanted.version = Program.version
+        switch options.auditLog {
+        case "none": wanted.path = nil
+        case let path?: wanted.path = path
+        case nil: wanted.path = usualPath(keyring: opened.keyring.name, store: store)
+        }
+        guard wanted.path != nil || wanted.usesSyslog else {
+            throw Failure("audit-log=none leaves no device", hint: "add audit-syslog, or audit=off", code: .usage)
+        }
+        do {
+            let path = wanted.path ?? "the system log"
+            return try AuditLog(wanted, keys: try AuditLog.Keys(of: opened.keyring), memory: memory) { failing in
+                if failing == 0 {
+                    log.note("the audit log \(path) takes records again")
+                } else {
+                    log.warn("the audit log \(path) cannot be written: \(SystemError.text(failing))")
+                }
+            }
+        } catch let failure as AuditFailure {
+            throw Failure(
+                "the audit log \(wanted.path ?? "/dev/log") cannot be written", errno: failure.errno,
+                hint:
+                    "choose its place with -o audit-log=PATH, or go on without it with -o audit=best-effort or audit=off"
+            )
+        } catch {
+            throw Messages.failure(for: error)
+        }
+    }
+
+    /// Beside what else is remembered of stores; two keyrings may have one name.
+    static func usualPath(keyring: String, store: String) -> String {
+        let name = keyring.unicodeScalars.map { scalar in
+            scalar == "/" || scalar.value < 0x20 || scalar.value == 0x7F ? "_" : Character(scalar)
+        }
+        return "\(EpochMemory.directory)/audit/\(String(name))-\(store.prefix(8)).jsonl"
+    }
+
+    static func headPath(store: String) -> String { "\(EpochMemory.directory)/\(store).audit" }
+}
