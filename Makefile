@@ -22,7 +22,7 @@ export HOME ?= $(shell getent passwd $$(id -u) | cut -d: -f6)
 RELEASE_FLAGS := --configuration release --static-swift-stdlib -Xswiftc -cross-module-optimization
 PROGRAM := .build/release/letterlock
 
-.PHONY: all build debug demo test bench lint format install uninstall clean build-packages
+.PHONY: all build debug demo test soak bench lint format install uninstall clean build-packages
 
 all: build
 
@@ -44,6 +44,14 @@ test: build-packages
 	@.ci/install-packages demo test
 	$(SWIFT) build --build-tests
 	$(SWIFT) test --skip-build --no-parallel --disable-xctest
+
+# The server is killed KILLS times for each way to cache; SEED repeats a run.
+soak: KILLS ?= 250
+soak: build-packages
+	@.ci/install-packages demo test
+	$(SWIFT) build --build-tests
+	LETTERLOCK_SOAK_KILLS=$(KILLS) LETTERLOCK_SOAK_SEED=$(SEED) \
+	    $(SWIFT) test --skip-build --no-parallel --disable-xctest --filter SoakTests
 
 # `make bench ARGS='--help'` tells what it can measure.
 bench: build

@@ -30,8 +30,9 @@ final class Worker {
         self.slot = slot
         // Resident: a request that is taken while this process is being killed cannot be copied to a page that is not
         // there yet, and the kernel then answers it with EIO where it would have sent it again to the successor.
+        // One without a slot takes none.
         requestBuffer = PlaintextBuffer(
-            byteCount: session.options.maxWriteByteCount + Self.headroomByteCount, isResident: true)
+            byteCount: session.options.maxWriteByteCount + Self.headroomByteCount, isResident: slot != nil)
         scratchBuffer = PlaintextBuffer(byteCount: session.options.maxWriteByteCount)
     }
 

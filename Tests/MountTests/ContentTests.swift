@@ -17,6 +17,23 @@ struct ContentTests {
         #expect(try contents(mounted("f")) == bytes)
     }
 
+    /// execve(2) closes what is marked close-on-exec under a lock that much of /proc waits for.
+    @Test func aProgramIsStartedWhileAValueIsWritten() throws {
+        try put("old", mounted("f"))
+        let writer = try OpenFile(mounted("f"), O_WRONLY | O_TRUNC)
+        for part in ["one ", "two "] {
+            try writer.write(part)
+            var process: pid_t = 0
+            // Nothing is closed before execve(2), as the harness would.
+            let words: [UnsafeMutablePointer<CChar>?] = [strdup("true"), nil]
+            defer { free(words[0]) }
+            #expect(posix_spawnp(&process, "true", nil, nil, words, environ) == 0)
+            try check(waitpid(process, nil, 0))
+        }
+        try writer.close()
+        #expect(try text(mounted("f")) == "one two ")
+    }
+
     @Test func piecesAreWrittenAndReadAnywhere() throws {
         var expected = pattern(200_000)
         try put(expected, mounted("f"))

@@ -33,9 +33,8 @@ struct NodeState {
     var contentGeneration: UInt32 = 0
     /// The generation that the kernel's pages are of at the oldest.
     var cleanGeneration: UInt32 = 0
-    /// When it was taken over from an earlier server, which may have opened it: the kernel may have descriptors and pages
-    /// that are not counted here.
-    var inheritedAt: Double?
+    /// An earlier server may have opened it: the kernel may have descriptors and pages that are not counted here.
+    var isInherited = false
     /// The kernel has forgotten it, though handles of it are still to be closed.
     var isForgotten = false
 }
@@ -76,7 +75,7 @@ final class NodeTable: Sendable {
         inherits = tree.inheritsHolds
         var state = NodeState()
         if inherits {
-            state.inheritedAt = SecretFS.monotonicTime
+            state.isInherited = true
             state.mayHavePages = true
             // Pages that the kernel has may be older than the last change.
             state.contentGeneration = 1

@@ -245,7 +245,7 @@ extension Operations {
 
 extension NodeState {
     /// Somebody may be reading it with the page cache.
-    var mayBeRead: Bool { cachedHandles > 0 || inheritedAt != nil }
+    var mayBeRead: Bool { cachedHandles > 0 || isInherited }
 
     /// One handle more.
     ///

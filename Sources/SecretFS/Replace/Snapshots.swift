@@ -67,6 +67,7 @@ extension SecretFS {
             reply.noFlush = true
             if usesPageCache, state.isCalm(at: now), mayShareCache(&state) {
                 state.lastCachedOpening = now
+                options.ledger?.noteOpening(of: id, at: now)
                 let (generation, keepsCache) = state.openHandle(isCached: true, under: policy)
                 reply.handle = Handle.reader(generation: generation, era: era, policy: policy).rawValue
                 reply.keepCache = keepsCache
@@ -165,10 +166,14 @@ extension SecretFS {
 
     /// Gives those who have just opened the file with the page cache the time to read it.
     func waitForReaders(of id: NodeID) {
+        // Let in by this server, or by one that died meanwhile.
+        let isInherited = nodes.update(id) { $0.isInherited } == true
+        let inheritedOpening = isInherited ? options.ledger?.lastOpening(of: id) : nil
         for _ in 0..<Self.attemptLimit {
             let now = Self.monotonicTime
-            let isWorthIt = nodes.update(id) { $0.mayJustHaveBeenOpened(at: now) }
-            guard isWorthIt == true else { return }
+            let opening = nodes.update(id) { $0.cachedHandles > 0 ? $0.lastCachedOpening : nil } ?? nil
+            let isWorthIt = [opening, inheritedOpening].contains { now < ($0 ?? 0) + Self.readersTime }
+            guard isWorthIt else { return }
             usleep(Self.pause)
         }
     }
@@ -218,12 +223,6 @@ extension NodeState {
     /// Nothing has happened lately that the kernel might not know the size after.
     func isCalm(at now: Double) -> Bool {
         session == nil && snapshots.isEmpty && now > lastReplaced + SecretFS.restlessTime
-    }
-
-    /// Somebody may be about to read it with the page cache: let in by this server, or by the one that died.
-    func mayJustHaveBeenOpened(at now: Double) -> Bool {
-        if let inheritedAt, now < inheritedAt + SecretFS.readersTime { return true }
-        return cachedHandles > 0 && now < lastCachedOpening + SecretFS.readersTime
     }
 
     /// Old values that nobody reads any more; they are forgotten here.

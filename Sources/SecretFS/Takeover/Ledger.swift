@@ -13,26 +13,37 @@ import Synchronization
 /// A request is *done* when the transaction that it stands for is committed. So the number of a request is written down
 /// with the epoch that its transaction makes, before it is committed: the store's epoch tells afterwards.
 ///
-///     0     magic 8 | place in the ring 8 | first policy and 1, 4 | policy whose predecessors' pages are dropped 4 | reserved
+///     0     magic 8 | place in the ring 8 | first policy and 1, 4 | policy whose predecessors' pages are dropped 4
+///           | cells that were ever taken 8 | reserved
 ///     64    64 slots of 16: request 8 | epoch 8         what the worker of that number did last
 ///     1088  the audit log's place and end 48
 ///     2048  256 requests of 8                            what was done before the server that serves now
-///     4096  cells of 128
+///     4096  512 times of 8                               when a file was last opened with the page cache, by its node
+///     8192  cells of 128
 public final class Ledger: CommitWitness, @unchecked Sendable {
     // Unchecked: a slot is its worker's alone, cells are given to one owner each under `free`, the rest changes before
     // the first request is served.
-    private static let magic: UInt64 = 0x3130_5245_4744_454c
+    private static let magic: UInt64 = 0x3230_5245_4744_454c
     private static let slotCount = 64
     private static let slotsPlace = 64
     private static let auditPlace = slotsPlace + slotCount * 16
     private static let doneCount = 256
     private static let donePlace = 2048
-    private static let cellsPlace = 4096
+    private static let openingCount = 512
+    private static let openingsPlace = 4096
+    private static let cellsPlace = 8192
     /// The epoch of a slot whose request has no transaction.
     private static let never = UInt64.max
 
     private let memory: UnsafeMutableRawBufferPointer
-    private let free: Mutex<[Int]>
+    private struct FreeCells {
+        var givenBack: [Int]
+        /// How many were ever taken: those behind them are free, and their pages were never touched.
+        var takenCount: Int
+    }
+    private static let takenCountPlace = 24
+    private let cellCount: Int
+    private let free: Mutex<FreeCells>
     /// Requests that an earlier server has done, though their answers may not have come through.
     private let done = Mutex<Set<UInt64>>([])
     /// The cell of the session that each worker is committing.
@@ -48,11 +59,14 @@ public final class Ledger: CommitWitness, @unchecked Sendable {
             memory.initializeMemory(as: UInt8.self, repeating: 0)
             memory.storeBytes(of: Self.magic, as: UInt64.self)
         }
-        let count = (memory.count - Self.cellsPlace) / LedgerCell.byteCount
+        cellCount = (memory.count - Self.cellsPlace) / LedgerCell.byteCount
+        let taken = min(max(0, memory.load(fromByteOffset: Self.takenCountPlace, as: Int.self)), cellCount)
         let cells = memory.baseAddress! + Self.cellsPlace
         // Taken from the end: low cells first, so that few pages are touched.
-        free = Mutex(
-            (0..<count).reversed().filter { LedgerCell(base: cells + $0 * LedgerCell.byteCount).kind == .free })
+        let givenBack = (0..<taken).reversed().filter {
+            LedgerCell(base: cells + $0 * LedgerCell.byteCount).kind == .free
+        }
+        free = Mutex(FreeCells(givenBack: givenBack, takenCount: taken))
         committing = .allocate(capacity: Self.slotCount)
         committing.initialize(repeating: nil, count: Self.slotCount)
     }
@@ -86,12 +100,20 @@ public final class Ledger: CommitWitness, @unchecked Sendable {
 
     /// A cell for a new handle; nil if there is none left, and the handle will not be known to the next server.
     func take() -> LedgerCell? {
-        free.withLock { $0.popLast() }.map { LedgerCell(base: cell(at: $0).base, index: $0) }
+        let index = free.withLock { free -> Int? in
+            if let index = free.givenBack.popLast() { return index }
+            guard free.takenCount < cellCount else { return nil }
+            free.takenCount += 1
+            // Before the cell is used: the next server looks no further.
+            memory.storeBytes(of: free.takenCount, toByteOffset: Self.takenCountPlace, as: Int.self)
+            return free.takenCount - 1
+        }
+        return index.map(cell(at:))
     }
 
     func giveBack(_ cell: LedgerCell) {
         cell.clear()
-        free.withLock { $0.append(cell.index) }
+        free.withLock { $0.givenBack.append(cell.index) }
     }
 
     private func cell(at index: Int) -> LedgerCell {
@@ -100,9 +122,26 @@ public final class Ledger: CommitWitness, @unchecked Sendable {
 
     /// The cells in use.
     func cells() -> [LedgerCell] {
-        let count = (memory.count - Self.cellsPlace) / LedgerCell.byteCount
-        let unused = free.withLock { Set($0) }
-        return (0..<count).lazy.filter { !unused.contains($0) }.map { self.cell(at: $0) }
+        let (unused, taken) = free.withLock { (Set($0.givenBack), $0.takenCount) }
+        return (0..<taken).lazy.filter { !unused.contains($0) }.map { self.cell(at: $0) }
+    }
+
+    // MARK: Openings
+
+    /// Writes down that a file is opened with the page cache, whose readers have no cell.
+    ///
+    /// - Parameter time: Seconds of the monotonic clock, which all servers have in common.
+    func noteOpening(of node: NodeID, at time: Double) {
+        memory.storeBytes(of: time, toByteOffset: openingPlace(of: node), as: Double.self)
+    }
+
+    /// When a file was opened last, at the latest: files share these times.
+    func lastOpening(of node: NodeID) -> Double {
+        memory.load(fromByteOffset: openingPlace(of: node), as: Double.self)
+    }
+
+    private func openingPlace(of node: NodeID) -> Int {
+        Self.openingsPlace + Int(node.rawValue % UInt64(Self.openingCount)) * 8
     }
 
     // MARK: Requests
@@ -142,6 +181,11 @@ public final class Ledger: CommitWitness, @unchecked Sendable {
 
     public func willCommit(epoch: UInt64) {
         guard let slot = CurrentRequest.slot, slot < Self.slotCount, let request = CurrentRequest.unique else { return }
+        willCommit(epoch: epoch, request: request, slot: slot)
+    }
+
+    /// The worker `slot` is about to commit the transaction that makes `epoch` for `request`.
+    func willCommit(epoch: UInt64, request: UInt64, slot: Int) {
         committing[slot]?.commitEpoch = epoch
         let place = Self.slotsPlace + slot * 16
         let isNoted =
@@ -159,6 +203,10 @@ public final class Ledger: CommitWitness, @unchecked Sendable {
 
     public func didNotCommit(epoch: UInt64) {
         guard let slot = CurrentRequest.slot, slot < Self.slotCount else { return }
+        didNotCommit(epoch: epoch, slot: slot)
+    }
+
+    func didNotCommit(epoch: UInt64, slot: Int) {
         if committing[slot]?.commitEpoch == epoch { committing[slot]?.commitEpoch = 0 }
         let place = Self.slotsPlace + slot * 16 + 8
         guard memory.load(fromByteOffset: place, as: UInt64.self) == epoch else { return }

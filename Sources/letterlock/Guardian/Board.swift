@@ -13,7 +13,7 @@ import Synchronization
 ///     8192 the ledger
 final class Board: @unchecked Sendable {
     // Unchecked: each field has one process that writes it, and whoever reads it takes what there is.
-    private static let version: UInt32 = 1
+    private static let version: UInt32 = 2
     private static let ownByteCount = 8192
     private static let initPlace = 1024
     private static let initLimit = 4096

@@ -45,6 +45,7 @@ extension Guardian {
             board.server = server.process
             if stage == .starting { announce() }
             if upgradeIsUnderWay { endUpgrade(nil) }
+            ProcessHygiene.forgetStart()
         case .fit:
             guard server === candidate, stage == .serving, let current else { return }
             stage = .handingOver

@@ -115,14 +115,20 @@ final class Guardian {
         while true {
             var waiting = [pollfd(fd: signals, events: Int16(POLLIN), revents: 0)]
             let children = [current, candidate].compactMap { $0 }
-            waiting += children.map { pollfd(fd: $0.channel.descriptor, events: Int16(POLLIN), revents: 0) }
+            // poll(2) passes negative descriptors by.
+            waiting += children.map {
+                pollfd(fd: $0.hasHungUp ? -1 : $0.channel.descriptor, events: Int16(POLLIN), revents: 0)
+            }
             guard poll(&waiting, nfds_t(waiting.count), -1) >= 0 || errno == EINTR else {
                 throw Failure("cannot wait", errno: errno)
             }
             // Messages first: what a server said is known before its end is.
             for (index, child) in children.enumerated() where waiting[index + 1].revents != 0 {
-                // The end of a channel says nothing: the end of the process will.
-                if let message = child.channel.receive() { try handle(message, from: child) } else { usleep(1000) }
+                if let message = child.channel.receive() {
+                    try handle(message, from: child)
+                } else {
+                    child.hasHungUp = true
+                }
             }
             if waiting[0].revents != 0, try handleSignals() { return }
         }

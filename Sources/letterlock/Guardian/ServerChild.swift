@@ -7,6 +7,8 @@ final class ServerChild {
     let channel: Channel
     /// It answers the kernel.
     var isServing = false
+    /// It says nothing any more: its end will be known in a moment.
+    var hasHungUp = false
     /// What it said of its failure.
     var failure: Failure?
 

@@ -42,6 +42,22 @@ enum ProcessHygiene {
         for (number, handler) in givenSignals { signal(number, handler) }
     }
 
+    /// Gives back the pages of programs and libraries that starting took: what is still used comes back from the page cache
+    /// when it is.
+    static func forgetStart() {
+        dl_iterate_phdr(
+            { object, _, _ in
+                guard let object = object?.pointee, let headers = object.dlpi_phdr else { return 0 }
+                for header in UnsafeBufferPointer(start: headers, count: Int(object.dlpi_phnum))
+                where header.p_type == 1 && header.p_flags & 2 == 0 {  // PT_LOAD without PF_W: nobody has written there
+                    let start = (UInt(object.dlpi_addr) + UInt(header.p_vaddr)) & ~4095
+                    let end = UInt(object.dlpi_addr) + UInt(header.p_vaddr) + UInt(header.p_memsz)
+                    madvise(UnsafeMutableRawPointer(bitPattern: start), Int(end - start), Int32(MADV_DONTNEED))
+                }
+                return 0
+            }, nil)
+    }
+
     /// Lifts the soft limit to the hard one.
     private static func raise(_ resource: __rlimit_resource) {
         var limit = rlimit()

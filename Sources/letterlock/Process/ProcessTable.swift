@@ -1,19 +1,61 @@
 import CLinux
 import Glibc
+import Synchronization
 
 /// Other processes, by /proc.
 enum ProcessTable {
-    /// The processes, at most `limit`, that have a file open, a mapping or a directory at or below `path`.
+    /// How long is looked for them (seconds). What there is to see of a process that hangs within execve(2), say at a
+    /// file on a mount whose server is dead, can be waited for without end.
+    private static let lookingLimit = 3
+
+    /// The processes, at most `limit`, that have a file open, a mapping or a directory at or below `path`, as far as they
+    /// are found.
     static func users(of path: String, limit: Int = 5) -> [String] {
-        guard let directory = opendir("/proc") else { return [] }
-        defer { closedir(directory) }
-        var users: [String] = []
-        while users.count < limit, let entry = readdir(directory) {
-            let name = self.name(of: entry)
-            guard let process = Int32(name), process != getpid(), uses(process, path) else { continue }
-            users.append("\(command(of: process)) (\(process))")
+        let found = Found()
+        let thread = Unmanaged.passRetained(Search(path: path, limit: limit, found: found))
+        var identifier = pthread_t()
+        let number = pthread_create(
+            &identifier, nil,
+            { argument in
+                Unmanaged<Search>.fromOpaque(argument!).takeRetainedValue().run()
+                return nil
+            }, thread.toOpaque())
+        guard number == 0 else {
+            thread.release()
+            return []
         }
-        return users
+        pthread_detach(identifier)
+        for _ in 0..<lookingLimit * 1000 where !found.isComplete { usleep(1000) }
+        return found.users
+    }
+
+    private final class Found: Sendable {
+        private let state = Mutex<(users: [String], isComplete: Bool)>(([], false))
+        var users: [String] { state.withLock { $0.users } }
+        var isComplete: Bool { state.withLock { $0.isComplete } }
+        func add(_ user: String) { state.withLock { $0.users.append(user) } }
+        func complete() { state.withLock { $0.isComplete = true } }
+    }
+
+    private final class Search: Sendable {
+        let path: String
+        let limit: Int
+        let found: Found
+
+        init(path: String, limit: Int, found: Found) { (self.path, self.limit, self.found) = (path, limit, found) }
+
+        func run() {
+            defer { found.complete() }
+            guard let directory = opendir("/proc") else { return }
+            defer { closedir(directory) }
+            var count = 0
+            while count < limit, let entry = readdir(directory) {
+                let name = ProcessTable.name(of: entry)
+                guard let process = Int32(name), process != getpid(), uses(process, path) else { continue }
+                found.add("\(command(of: process)) (\(process))")
+                count += 1
+            }
+        }
     }
 
     static func command(of process: Int32) -> String {

@@ -107,7 +107,7 @@ final class Mounted {
 /// Kills servers of tests that hang, so that a hanging request fails its test and not the whole run.
 final class Watchdog: Sendable {
     static let shared = Watchdog()
-    private static let patienceSeconds = 150
+    static let patienceSeconds = 150
     private let deadlines = Mutex<[pid_t: Int]>([:])
 
     private init() {
@@ -123,7 +123,9 @@ final class Watchdog: Sendable {
         pthread_detach(thread)
     }
 
-    func watch(_ server: pid_t) { deadlines.withLock { $0[server] = time(nil) + Self.patienceSeconds } }
+    func watch(_ server: pid_t, seconds: Int = patienceSeconds) {
+        deadlines.withLock { $0[server] = time(nil) + seconds }
+    }
     func forget(_ server: pid_t) { _ = deadlines.withLock { $0.removeValue(forKey: server) } }
 
     private func bite() {
