@@ -54,7 +54,9 @@ public final class Server: Sendable {
     }
 
     /// Starts the threads and returns. Call it once.
-    public func start(_ start: Start = .fresh) throws(FuseError) {
+    ///
+    /// - Parameter willServe: Called just before the first request is taken.
+    public func start(_ start: Start = .fresh, willServe: () -> Void = {}) throws(FuseError) {
         switch start {
         case .fresh: break
         case .takingOver(let request):
@@ -62,6 +64,7 @@ public final class Server: Sendable {
             try askForResend()
         case .reclaiming: try askForResend()
         }
+        willServe()
         try crew.start(session.options.threadCount, session)
     }
 

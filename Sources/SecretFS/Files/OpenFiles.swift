@@ -90,7 +90,7 @@ extension SecretFS {
     /// would find there what they are refused here.
     func mayShareCache(_ state: inout NodeState) -> Bool {
         state.adopt(gate.guardian.generation)
-        return state.staleHandles == 0 && (state.inheritedAt == nil || !hasOlderPolicies)
+        return state.staleHandles == 0 && (!state.isInherited || !hasOlderPolicies)
     }
 
     /// Who writes alone does so past the page cache: half a value must not enter the pages that readers share.

@@ -102,20 +102,22 @@ struct MountServer {
         close(connection)
         let invalidations = Invalidations.Client(socket: ServerChild.Place.invalidations)
         door.connect { invalidations.invalidate($0) }
-        // A successor says so before it takes its first request: killed after its first answer it has served. No server
+        // Said before the first request is taken: a server that is killed after its first answer has served. No server
         // finds out by asking its mount: killed while it waits there, it could not end before its successor answers,
         // which is only started at its end.
-        let isSuccessor = board.initRequest != nil || board.servers > 1
-        if isSuccessor { channel.send(.serving) }
-        if let request = board.initRequest {
-            try server.start(.takingOver(initRequest: request))
+        let willServe = { () -> Void in
             board.kernelResends = server.kernelResends
-        } else if isSuccessor {
-            try server.start(.reclaiming)
-        } else {
-            try server.start()
+            channel.send(.serving)
         }
-        if !isSuccessor { channel.send(.serving) }
+        if let request = board.initRequest {
+            try server.start(.takingOver(initRequest: request), willServe: willServe)
+        } else if board.servers > 1 {
+            try server.start(.reclaiming, willServe: willServe)
+        } else {
+            // Nothing is taken from anybody: better that it is told that threads cannot be started.
+            try server.start()
+            channel.send(.serving)
+        }
         let caretaker = Caretaker(
             door: door, keyring: keyring, server: server, channel: channel, idleLimit: request.options.idleLock)
         try caretaker.start()
