@@ -43,6 +43,9 @@ let package = Package(
         .target(name: "CLinux", cSettings: [.define("_GNU_SOURCE")]),
         room("Sodium", ["CSodium", "CLinux"]),
         room("Keyring", ["Sodium", "CLinux"]),
+        // Loaded when it is needed, and so not linked: see its header.
+        .target(name: "CCurl", linkerSettings: [.linkedLibrary("dl")]),
+        room("KeyServices", ["Keyring", "Sodium", "CCurl"]),
         room("Storage", ["CSQLite", "CLinux"]),
         room("SecretTree", ["Keyring", "Storage", "Sodium", "CLinux"]),
         room("Fuse", ["CFuse", "CLinux"]),
@@ -50,7 +53,10 @@ let package = Package(
         room("SecretFS", ["SecretTree", "Keyring", "Access", "Fuse", "Sodium", "CLinux"]),
         program(
             "letterlock",
-            ["SecretFS", "SecretTree", "Keyring", "Storage", "Access", "Fuse", "Sodium", "CLinux", argumentParser]),
+            [
+                "SecretFS", "SecretTree", "KeyServices", "Keyring", "Storage", "Access", "Fuse", "Sodium", "CLinux",
+                argumentParser,
+            ]),
         program("letterlock-bench", ["CLinux", argumentParser]),
         .executableTarget(name: "fuse-limit", dependencies: ["CFuse"], cSettings: [.define("_GNU_SOURCE")]),
         tests(
@@ -58,7 +64,8 @@ let package = Package(
             without: ["ExampleStore1", "ExampleStore2"]),
         tests("StorageTests", ["Storage", "CLinux"]),
         tests("FuseTests", ["Fuse", "CLinux"]),
-        tests("MountTests", ["CLinux"]),
+        tests("MountTests", ["CLinux", "KeyServices", "Keyring", "Sodium"]),
+        tests("KeyServicesTests", ["KeyServices", "Keyring", "Sodium"]),
         tests("SodiumTests", ["Sodium"]),
         tests("AccessTests", ["Access", "Sodium", "CLinux"]),
         tests("KeyringTests", ["Keyring", "Sodium"]),

@@ -27,6 +27,32 @@ extension UnlockedKeyring {
         return found
     }
 
+    /// The slots that are a service's own, whether or not they open: their places. Asks nobody.
+    public func slots(of service: any KeyService) -> [Int] {
+        configuration.slots.indices.filter { service.opens(configuration.slots[$0]) }
+    }
+
+    /// The configuration with a service's slots sealed by the newest version of its own key, to be stored in the place of the
+    /// old one; nil if they are. The keys stay.
+    public func renewingSlots(of service: any KeyService) throws(KeyringError) -> (configuration: [UInt8], count: Int)?
+    {
+        var changed = configuration
+        var count = 0
+        for index in slots(of: service) {
+            let old = changed.slots[index]
+            guard var renewed = try service.renewed(old, for: configuration.context(of: old)) else { continue }
+            renewed.link = old.link
+            let isSame = try configuration.rootKey(in: renewed, with: service).withKey { opened in
+                let bytes = opened.bytes
+                return rootKey.withKey { Memory.equal(bytes, $0.bytes) }
+            }
+            guard isSame else { throw .damaged("what the key service sealed opens to something else") }
+            changed.slots[index] = renewed
+            count += 1
+        }
+        return count == 0 ? nil : (try changed.encoded(authenticatedBy: rootKey), count)
+    }
+
     /// The configuration with one more slot, to be stored in the place of the old one. The keys stay.
     ///
     /// - Throws: `.serviceUnavailable` if there is no room; `.damaged` if the new slot would not open.

@@ -17,6 +17,23 @@ public enum Memory {
 
 /// RFC 4648 base64 of secrets: no table lookups that depend on them.
 public enum Base64 {
+    /// How many characters so many bytes are.
+    public static func characterCount(of byteCount: Int) -> Int { (byteCount + 2) / 3 * 4 }
+
+    /// Encodes, padded.
+    ///
+    /// - Precondition: `text` has room for `characterCount` and a zero byte, which is written too.
+    public static func encode(_ bytes: UnsafeRawBufferPointer, into text: UnsafeMutableRawBufferPointer) {
+        precondition(text.count > characterCount(of: bytes.count), "there is no room for the text")
+        let target = text.bindMemory(to: CChar.self).baseAddress!
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 1) { none in
+            none.initialize(repeating: 0)
+            _ = sodium_bin2base64(
+                target, text.count, bytes.address ?? UnsafePointer(none.baseAddress!), bytes.count,
+                sodium_base64_VARIANT_ORIGINAL)
+        }
+    }
+
     /// Decodes padded standard base64 without white space.
     ///
     /// - Returns: How many bytes were written; nil, and `target` zeroed, if `text` is malformed or too long.

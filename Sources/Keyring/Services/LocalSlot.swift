@@ -1,14 +1,14 @@
-internal import Sodium
+package import Sodium
 
 /// A slot that a key at hand seals: `nonce 24 | tag 16 | ciphertext 32`, bound to what it belongs to.
-enum LocalSlot {
+package enum LocalSlot {
     static func seal(
         _ key: SecretKey, _ kind: KeySlotKind, _ parameters: [UInt8], _ context: SlotContext, under slotKey: SecretKey
     ) -> KeySlot {
         KeySlot(kind: kind, parameters: parameters, sealedKey: sealed(key, kind, parameters, context, slotKey))
     }
 
-    static func sealed(
+    package static func sealed(
         _ key: SecretKey, _ kind: KeySlotKind, _ parameters: [UInt8], _ context: SlotContext, _ slotKey: SecretKey
     ) -> [UInt8] {
         [UInt8](unsafeUninitializedCapacity: SealedKey.byteCount) { buffer, count in
@@ -32,7 +32,7 @@ enum LocalSlot {
         try open(slot.sealedKey[...], slot.kind, slot.parameters, context, slotKey)
     }
 
-    static func open(
+    package static func open(
         _ sealed: ArraySlice<UInt8>, _ kind: KeySlotKind, _ parameters: [UInt8], _ context: SlotContext,
         _ slotKey: SecretKey
     ) throws(KeyringError) -> SecretKey {

@@ -16,6 +16,8 @@ struct Init: ParsableCommand {
 
     @OptionGroup var keys: KeyOptions
 
+    @OptionGroup var sharing: SharingOptions
+
     @Flag(help: "Make a recovery phrase as well, which opens the keyring should the other key be lost.")
     var recovery = false
 
@@ -25,11 +27,14 @@ struct Init: ParsableCommand {
         let source = try keys.source()
         let place = recovery || recoveryOptions.recoveryFile != nil ? try recoveryOptions.place() : nil
         let name = try Self.checked(self.name ?? Self.defaultName(store))
+        let memory = try source.memory()
+        if !sharing.shared { try memory?.checkIsFree(for: nil) }
         let isNew = try StoreDirectory.prepare(store)
         do {
             // The key is asked for when everything else is in order.
             let service = try source.service(makesKeyring: true)
-            try Self.make(store, name, service, place)
+            let storeID = try Self.make(store, name, service, place)
+            memory?.add(storeID, at: try StoreDescription.directory(store))
         } catch {
             StoreDirectory.clear(store, removesDirectory: isNew)
             throw error
@@ -39,7 +44,7 @@ struct Init: ParsableCommand {
     }
 
     private static func make(_ path: String, _ name: String, _ service: any KeyService, _ recovery: RecoveryPlace?)
-        throws
+        throws -> StoreID
     {
         let now = Timestamp.now()
         let keyring = try UnlockedKeyring.create(
@@ -52,6 +57,7 @@ struct Init: ParsableCommand {
             throw error
         }
         try store.close()
+        return keyring.storeID
     }
 
     private static func defaultName(_ path: String) -> String {

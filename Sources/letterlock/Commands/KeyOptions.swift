@@ -4,7 +4,7 @@ import ArgumentParser
 struct KeyOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "What opens the keyring: passphrase (default), keyfile:PATH or credential:NAME.",
+            "What opens the keyring: passphrase (default), recovery, keyfile:PATH, credential:NAME or vault:https://HOST:PORT/MOUNT/KEY.",
             valueName: "spec"))
     var keyService: String?
 
@@ -31,4 +31,10 @@ struct KeyOptions: ParsableArguments {
         source.allowsUnlockedMemory = allowUnlockedMemory
         return source
     }
+}
+
+/// For commands that have a key service open one more keyring.
+struct SharingOptions: ParsableArguments {
+    @Flag(help: "Take a key service's key that opens another keyring already.")
+    var shared = false
 }

@@ -7,7 +7,7 @@ struct UnlockWith: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "unlock-with",
         abstract: "Say what opens a keyring: several key services may, each by itself.",
-        subcommands: [SlotAdd.self, SlotRemove.self, SlotChange.self, SlotList.self])
+        subcommands: [SlotAdd.self, SlotRemove.self, SlotChange.self, SlotRenew.self, SlotList.self])
 }
 
 /// What opens the keyring that is to be changed: as other commands are told it.
@@ -17,7 +17,7 @@ private struct SlotStore: ParsableArguments {
 
     @Argument(
         help: ArgumentHelp(
-            "A key service: passphrase, recovery, keyfile:PATH, credential:NAME. Of those that are there also the number that the list shows.",
+            "A key service: passphrase, recovery, keyfile:PATH, credential:NAME, vault:https://HOST:PORT/MOUNT/KEY. Of those that are there also the number that the list shows.",
             valueName: "spec"))
     var spec: String
 
@@ -66,6 +66,7 @@ struct SlotAdd: ParsableCommand {
     @OptionGroup fileprivate var target: SlotStore
     @OptionGroup fileprivate var new: NewPassphrase
     @OptionGroup var recovery: RecoveryOptions
+    @OptionGroup var sharing: SharingOptions
 
     func run() throws {
         var opener = try target.keys.source()
@@ -78,10 +79,12 @@ struct SlotAdd: ParsableCommand {
             if isRecovery {
                 service = try place!.makeService()
             } else {
+                try work.checkIsFree(source, shared: sharing.shared)
                 service = try source.service(makesKeyring: true)
                 try work.checkIsNew(service)
             }
             try work.add(service)
+            try work.remember(source)
         }
         place?.tell()
         Output.line("\(target.store): opened by \(work.count + 1) key services now")
@@ -131,6 +134,7 @@ struct SlotChange: ParsableCommand {
     @Option(help: ArgumentHelp("What comes in its place; by default a new passphrase.", valueName: "spec"))
     var to = "passphrase"
     @OptionGroup var recovery: RecoveryOptions
+    @OptionGroup var sharing: SharingOptions
 
     func run() throws {
         var opener = try target.keys.source()
@@ -141,14 +145,37 @@ struct SlotChange: ParsableCommand {
         let work = try SlotWork(target.store, opener, acceptsRollback: target.acceptRollback)
         try work.closing { () throws in
             let index = try work.slot(named: target.spec)
+            try work.checkIsFree(source, shared: sharing.shared)
             let service: any KeyService =
                 isRecovery ? try place!.makeService() : try source.service(makesKeyring: true)
             if !isRecovery { try work.checkIsNew(service) }
             try work.rekey(index, .replaced(by: service))
+            try work.remember(source)
         }
         place?.tell()
         Output.line("\(target.store): the key service is changed; KEK version \(work.latest) is its primary")
         SlotWork.tellOfOldCopies()
+    }
+}
+
+struct SlotRenew: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "renew",
+        abstract: "Have a key service seal anew what it sealed with an older version of its own key.",
+        discussion: "For after a rotation there. Nothing else changes, and no key leaves the service.")
+
+    @OptionGroup fileprivate var target: SlotStore
+
+    func run() throws {
+        var opener = try target.keys.source()
+        opener.spec = target.spec
+        let work = try SlotWork(target.store, opener, acceptsRollback: target.acceptRollback)
+        var count = 0
+        try work.closing { () throws in count = try work.renew() }
+        Output.line(
+            count == 0
+                ? "\(target.store): sealed by the newest version of the service's key already"
+                : "\(target.store): sealed anew by the newest version of the service's key")
     }
 }
 

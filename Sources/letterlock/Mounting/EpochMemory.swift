@@ -27,11 +27,7 @@ struct EpochMemory {
         return (variable("HOME") ?? "/nonexistent") + "/.local/state/letterlock"
     }
 
-    /// A relative path in the environment means this process's working directory, not that of the server it starts.
-    static func pinDirectory() {
-        guard let given = variable("LETTERLOCK_STATE_DIRECTORY") else { return }
-        setenv("LETTERLOCK_STATE_DIRECTORY", Paths.absolute(given), 1)
-    }
+    static func pinDirectory() { Paths.pinVariable("LETTERLOCK_STATE_DIRECTORY") }
 
     /// What was last recorded; nil if this store was never seen from here.
     func seen() throws(Trouble) -> UInt64? {
@@ -58,7 +54,7 @@ struct EpochMemory {
         }
     }
 
-    private static func makeDirectory(_ path: String) {
+    static func makeDirectory(_ path: String) {
         guard mkdir(path, 0o700) != 0, errno == ENOENT else { return }
         let parent = String(path.dropLast(Paths.lastComponent(path).count + 1))
         guard !parent.isEmpty else { return }

@@ -1,4 +1,5 @@
 import Glibc
+import KeyServices
 import Storage
 
 /// A mount as it was asked for: checks what can be checked without the key, then serves it, here or in the background.
@@ -37,6 +38,7 @@ struct MountRequest {
         var request = self
         request.keys.take(options)
         EpochMemory.pinDirectory()
+        for name in VaultSettings.fileVariables { Paths.pinVariable(name) }
         request.store = try StoreDescription.directory(store)
         let descriptors = DescriptorStore(isWanted: usesDescriptorStore)
         if let kept = descriptors.takeUp(), let place = placeOfKept(kept) {

@@ -47,7 +47,11 @@ struct SlotWork {
         var source = KeySource()
         source.spec = spec
         let parsed = try source.parsedSpec()
-        let candidates = slots.filter { $0.kind == parsed.kind && (parsed.isRemote ? $0.label == spec : true) }
+        var candidates = slots.filter { $0.kind == parsed.kind }
+        if parsed.isRemote {
+            let own = open.keyring.slots(of: try source.service())
+            candidates.removeAll { !own.contains($0.index) }
+        }
         guard let first = candidates.first else { throw Self.missing(spec, path) }
         if candidates.count == 1 { return first.index }
         // Several of a kind: the one that opens with what is named.
@@ -77,6 +81,14 @@ struct SlotWork {
             code: .failed)
     }
 
+    /// The new service's key opens no other keyring.
+    func checkIsFree(_ source: KeySource, shared: Bool) throws(Failure) {
+        guard !shared else { return }
+        try source.memory()?.checkIsFree(for: open.keyring.storeID)
+    }
+
+    func remember(_ source: KeySource) throws(Failure) { try source.memory()?.add(open.keyring.storeID, at: path) }
+
     func checkIsNew(_ service: any KeyService) throws {
         guard try open.keyring.slots(openedBy: service).isEmpty else {
             throw Failure("\(path): this key opens it already", hint: "nothing was changed")
@@ -92,6 +104,14 @@ struct SlotWork {
         try checkSound()
         let now = Timestamp.now()
         try open.tree.rekey(to: try open.keyring.rekeyed(index, change, opener: opener, now: now), now: now)
+    }
+
+    /// Has the opener's slots sealed by the newest version of its own key. How many there were that were not.
+    func renew() throws -> Int {
+        try checkSound()
+        guard let renewed = try open.keyring.renewingSlots(of: opener) else { return 0 }
+        try open.tree.replaceConfiguration(renewed.configuration, now: .now())
+        return renewed.count
     }
 
     /// What is wrong with the store must not be hidden by a new sum over it.

@@ -1,4 +1,5 @@
 import Glibc
+import KeyServices
 import Keyring
 import Sodium
 
@@ -29,6 +30,7 @@ struct KeySource {
             case .recovery: return RecoveryService(phrase: try passphrase(isNew: false))
             case .keyfile(let path): return FileKeyService(path: path)
             case .credential(let name): return try CredentialService(name: name)
+            case .remote(.vault, let rest): return try VaultService(rest)
             case .remote(let kind, _):
                 throw KeyringError.serviceUnavailable("key service '\(kind.name)' is not supported by this version")
             }
@@ -39,6 +41,14 @@ struct KeySource {
 
     /// Somebody said what opens it.
     var isGiven: Bool { spec != nil || passphraseFile != nil || passphraseDescriptor != nil }
+
+    /// Which keyrings the service's key opens, if it is the key of a service that several could ask.
+    func memory() throws(Failure) -> ServiceMemory? {
+        guard case .remote(.vault, let rest) = try parsedSpec() else { return nil }
+        do throws(KeyringError) { return ServiceMemory(try VaultService(rest).keyName) } catch {
+            throw Messages.failure(error)
+        }
+    }
 
     /// Nobody shall type a passphrase for what takes none.
     func checkOpens(_ summary: KeyringSummary) throws(Failure) {

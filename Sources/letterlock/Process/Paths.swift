@@ -8,6 +8,12 @@ enum Paths {
         return String(cString: directory) + "/" + path
     }
 
+    /// A relative path in the environment means this process's working directory, not that of the server it starts.
+    static func pinVariable(_ name: String) {
+        guard let value = getenv(name), value.pointee != 0 else { return }
+        setenv(name, absolute(String(cString: value)), 1)
+    }
+
     /// `path` without links and dots; an error number if it cannot be followed.
     static func resolved(_ path: String) -> Result<String, SystemErrorNumber> {
         guard let bytes = realpath(path, nil) else { return .failure(SystemErrorNumber(errno)) }
