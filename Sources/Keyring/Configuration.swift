@@ -86,6 +86,9 @@ struct Configuration: Equatable, Sendable {
     var lineage: StoreID?
     var slots: [KeySlot]
 
+    /// The store's id, and behind a dot the lineage if there is one.
+    var historyName: String { storeID.description + (lineage.map { ".\($0)" } ?? "") }
+
     /// What a slot's sealed key belongs to.
     func context(of slot: KeySlot) -> SlotContext {
         SlotContext(store: storeID, keyring: name, purpose: slot.link.isEmpty ? .rootKey : .slotKey)
@@ -222,7 +225,7 @@ public struct KeyringSummary: Sendable {
     public let name: String
     public let created: Timestamp
     /// As the unlocked keyring tells it.
-    public let lineage: StoreID?
+    public let historyName: String
     public let slots: [SlotDescription]
 
     public var keyServices: [String] { slots.map(\.label) }
@@ -232,7 +235,7 @@ public struct KeyringSummary: Sendable {
         storeID = configuration.storeID
         name = configuration.name
         created = configuration.created
-        lineage = configuration.lineage
+        historyName = configuration.historyName
         slots = configuration.slotDescriptions
     }
 }

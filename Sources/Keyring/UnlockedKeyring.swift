@@ -10,6 +10,8 @@ public final class UnlockedKeyring: Sendable {
     public let created: Timestamp
     /// Which history of the store this is; nil for the one that began with its making, another after a restore.
     public let lineage: StoreID?
+    /// What this history of this store is remembered by, outside of it.
+    public var historyName: String { configuration.historyName }
     /// The names of the services that open it, a slot each.
     public let keyServices: [String]
     /// The record to store; plaintext without secrets, authenticated.

@@ -9,6 +9,7 @@ enum Labels {
     static let body: StaticString = "letterlock body 1"
     static let block: StaticString = "letterlock block 1"
     static let names: StaticString = "letterlock names 1"
+    static let others: StaticString = "letterlock other purposes 1"
     static let freshness: StaticString = "letterlock freshness 1"
     static let backup: StaticString = "letterlock backup 1"
 }

@@ -176,14 +176,15 @@ extension TreeSeals {
         let store = keyring.storeID
         let root = try keyring.deriveKey(Labels.root)
         let freshness = try keyring.deriveKey(Labels.freshness)
-        let (records, names) = try withScratchKey {
-            (key: UnsafeMutableRawBufferPointer) throws(KeyringError) -> (SecretKey, SecretKey) in
+        let (records, names, others) = try withScratchKey {
+            (key: UnsafeMutableRawBufferPointer) throws(KeyringError) -> (SecretKey, SecretKey, SecretKey) in
             try SecretTree.unwrapTreeKey(treeKey, keyring, into: key)
             let none = UnsafeRawBufferPointer(start: nil, count: 0)
             do {
                 return (
                     try Derivation.derive(Labels.record, context: none, from: BorrowedKey(key.readOnly)),
-                    try Derivation.derive(Labels.names, context: none, from: BorrowedKey(key.readOnly))
+                    try Derivation.derive(Labels.names, context: none, from: BorrowedKey(key.readOnly)),
+                    try Derivation.derive(Labels.others, context: none, from: BorrowedKey(key.readOnly))
                 )
             } catch { throw .cannotLock }
         }
@@ -191,6 +192,7 @@ extension TreeSeals {
         self.root = RecordSeal(Labels.root, key: root, store: store)
         self.freshness = FreshnessHash(key: freshness)
         self.names = names
+        self.others = others
         self.store = store
     }
 }

@@ -44,8 +44,9 @@ extension SecretTree {
                 ], under: next)
         }
         do throws(StorageError) {
-            // The localizer follows with the fold.
+            // The localizer follows with the fold. What the old root key opens is to be found nowhere in the store's files.
             try store.fold()
+            try store.eraseRemains()
             try store.sync()
         } catch { throw TreeError(error) }
     }

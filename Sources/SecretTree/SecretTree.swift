@@ -1,5 +1,5 @@
 public import Keyring
-internal import Sodium
+public import Sodium
 internal import Storage
 internal import Synchronization
 
@@ -46,6 +46,15 @@ public final class SecretTree: Sendable {
         self.isReadOnly = isReadOnly
         self.inheritsHolds = inheritsHolds
         openedEpoch = state.root.epoch
+    }
+
+    /// A key for a purpose outside of the tree: the same for as long as the store lives, also under another root key.
+    public func deriveKey(_ label: StaticString) throws(KeyringError) -> SecretKey {
+        do {
+            return try seals.others.withKey { (key: borrowing BorrowedKey) throws(SodiumError) -> SecretKey in
+                try Derivation.derive(label, context: UnsafeRawBufferPointer(start: nil, count: 0), from: key)
+            }
+        } catch { throw .cannotLock }
     }
 
     /// The epoch that was found when the tree was opened, before anything was put in order.
@@ -109,6 +118,8 @@ struct TreeSeals: Sendable {
     let freshness: FreshnessHash
     /// Hashes names to entry keys.
     let names: SecretKey
+    /// What keys are derived from that stay when the root key changes.
+    let others: SecretKey
     let store: StoreID
 }
 

@@ -107,6 +107,7 @@ final class BlockFile: @unchecked Sendable {
 
     /// From now on no block is erased or used again that is in use now, until as many have let go as hold.
     func hold() { lock.locked { holders += 1 } }
+    var isHeld: Bool { lock.locked { holders > 0 } }
     func letGo() { lock.locked { holders -= 1 } }
 
     /// Erases and frees the blocks whose release is durable.

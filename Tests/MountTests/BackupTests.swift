@@ -50,6 +50,9 @@ struct BackupTests {
             let restored = try work.run(["bash", "-c", list, "list", place]).text
             try put("value", mounted("web/short"))
             #expect(try work.run(["bash", "-c", list, "list", mounted.path]).text == restored)
+            for log in [mounted.path, place] {
+                #expect(try text(log + "/.letterlock/audit/verify").hasPrefix("ok "), "\(log)")
+            }
             // Each goes on by itself, and neither is a rollback of the other.
             try put("another", place + "/web/other")
         }

@@ -96,10 +96,15 @@ struct SlotCommandTests {
         #expect(try slots("add", key("key2"), "--key-service", work.keyService).status == 0)
         let edit = StoreEdit(work: work)
         let old = try edit.records()
+        #expect(try run("mount", work.store, work("mnt"), "--key-service", work.keyService).status == 0)
+        try put("older", work("mnt/secret"))
+        #expect(try run("umount", work("mnt")).status == 0)
         #expect(try slots("remove", key("key2"), "--key-service", work.keyService).status == 0)
         #expect(try run("mount", work.store, work("mnt"), "--key-service", work.keyService).status == 0)
         try put("newer", work("mnt/secret"))
         #expect(try text(work("mnt/.letterlock/keys/primary")) == "2\n")
+        // The log goes on, signed by the same key.
+        #expect(try text(work("mnt/.letterlock/audit/verify")).hasPrefix("ok "))
         #expect(try run("umount", work("mnt")).status == 0)
         let now = try edit.records()
         // The configuration alone, then with all that is sealed under its root key.

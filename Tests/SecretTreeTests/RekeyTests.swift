@@ -1,5 +1,6 @@
 import Keyring
 import SecretTree
+import Sodium
 import Storage
 import Testing
 
@@ -31,6 +32,8 @@ import Testing
         #expect(try tree.attributes(of: file) == before)
         #expect(try tree.bytes(of: file) == Array(repeating: 7, count: 50_000))
         #expect(try tree.kekVersion(of: file) == KEKVersion(rawValue: 1))
+        let stable = try [house.tree, tree].map { try $0.deriveKey("a").withKey { [UInt8]($0.bytes) } }
+        #expect(stable[0] == stable[1])
         let new = try tree.make("new")
         try tree.put([1], to: new)
         #expect(try tree.kekVersion(of: new) == KEKVersion(rawValue: 2))

@@ -2,7 +2,7 @@ public import Access
 import Fuse
 import Glibc
 public import Keyring
-import SecretTree
+public import SecretTree
 import Sodium
 import Synchronization
 
@@ -131,10 +131,10 @@ extension Passage {
 }
 
 extension AuditLog.Keys {
-    /// The keys that a keyring has for its log.
-    public init(of keyring: UnlockedKeyring) throws(KeyringError) {
+    /// The keys that a keyring has for its log: the same under another root key, so that the log goes on.
+    public init(of tree: SecretTree) throws(KeyringError) {
         let (seed, paths) = (
-            try keyring.deriveKey("letterlock audit signature 1"), try keyring.deriveKey("letterlock audit paths 1")
+            try tree.deriveKey("letterlock audit signature 1"), try tree.deriveKey("letterlock audit paths 1")
         )
         do { self.init(signing: try SigningKey(seed: seed), paths: paths) } catch { throw .cannotLock }
     }

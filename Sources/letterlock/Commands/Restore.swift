@@ -94,8 +94,8 @@ struct Restore: ParsableCommand {
             let configuration = try report.keyring.branched()
             try tree.replaceConfiguration(configuration, now: .now())
             try tree.sync()
-            let lineage = try configuration.withUnsafeBytes { try KeyringSummary(configuration: $0) }.lineage
-            let memory = EpochMemory(of: report.keyring.storeID, lineage)
+            let history = try configuration.withUnsafeBytes { try KeyringSummary(configuration: $0) }.historyName
+            let memory = EpochMemory(history: history)
             do { try memory.record(tree.epoch) } catch {
                 Output.warn("cannot remember the epoch of the store: \(Messages.failure(error).message)")
             }

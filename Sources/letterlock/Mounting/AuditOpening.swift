@@ -14,7 +14,7 @@ enum AuditOpening {
         throws(Failure) -> AuditLog?
     {
         guard options.audit != .off else { return nil }
-        let store = opened.keyring.storeID.description
+        let store = opened.keyring.historyName
         var wanted = AuditLog.Options()
         wanted.mode = options.audit
         wanted.usesSyslog = options.auditsToSyslog
@@ -34,7 +34,7 @@ enum AuditOpening {
         }
         do {
             let path = wanted.path ?? "the system log"
-            return try AuditLog(wanted, keys: try AuditLog.Keys(of: opened.keyring), memory: memory) { failing in
+            return try AuditLog(wanted, keys: try AuditLog.Keys(of: opened.tree), memory: memory) { failing in
                 if failing == 0 {
                     log.note("the audit log \(path) takes records again")
                 } else {
@@ -57,7 +57,9 @@ enum AuditOpening {
         let name = keyring.unicodeScalars.map { scalar in
             scalar == "/" || scalar.value < 0x20 || scalar.value == 0x7F ? "_" : Character(scalar)
         }
-        return "\(EpochMemory.directory)/audit/\(String(name))-\(store.prefix(8)).jsonl"
+        // What was restored has a history, and a log, of its own.
+        let history = store.split(separator: ".").last ?? ""
+        return "\(EpochMemory.directory)/audit/\(String(name))-\(history.prefix(8)).jsonl"
     }
 
     static func headPath(store: String) -> String { "\(EpochMemory.directory)/\(store).audit" }

@@ -13,12 +13,9 @@ struct EpochMemory {
 
     /// Each history of a store has its own: what was restored from a backup does not hold for a rollback of what it was
     /// made from, nor the other way round.
-    init(of keyring: UnlockedKeyring) { self.init(of: keyring.storeID, keyring.lineage) }
+    init(of keyring: UnlockedKeyring) { self.init(history: keyring.historyName) }
 
-    init(of store: StoreID, _ lineage: StoreID?) {
-        let name = store.description + (lineage.map { ".\($0)" } ?? "")
-        path = "\(Self.directory)/\(name).epoch"
-    }
+    init(history: String) { path = "\(Self.directory)/\(history).epoch" }
 
     static var directory: String {
         if let given = variable("LETTERLOCK_STATE_DIRECTORY") { return given }

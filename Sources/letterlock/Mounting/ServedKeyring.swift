@@ -67,7 +67,7 @@ final class ServedKeyring: Sendable {
     /// Opens the audit log, or gives it the keys of a keyring that was locked.
     private func attachAudit(_ opened: OpenKeyring, takesOver: Bool) throws(Failure) {
         if let audit = audit.withLock({ $0 }) {
-            do { audit.attach(try AuditLog.Keys(of: opened.keyring)) } catch { throw Messages.failure(for: error) }
+            do { audit.attach(try AuditLog.Keys(of: opened.tree)) } catch { throw Messages.failure(for: error) }
             return
         }
         let log = try AuditOpening.open(
