@@ -57,6 +57,7 @@ soak: build-packages
 bench: build
 	@.ci/install-packages bench
 	$(SWIFT) build $(RELEASE_FLAGS) --product letterlock-bench
+	$(SWIFT) build $(RELEASE_FLAGS) --product serve-alone
 	$(SWIFT) build --configuration release --product fuse-limit
 	.build/release/letterlock-bench $(ARGS)
 

@@ -58,6 +58,7 @@ let package = Package(
                 argumentParser,
             ]),
         program("letterlock-bench", ["CLinux", argumentParser]),
+        program("serve-alone", ["SecretFS", "SecretTree", "Keyring", "Storage", "Fuse", "Sodium"]),
         .executableTarget(name: "fuse-limit", dependencies: ["CFuse"], cSettings: [.define("_GNU_SOURCE")]),
         tests(
             "SecretTreeTests", ["SecretTree", "Keyring", "Storage", "Sodium", "CLinux"],

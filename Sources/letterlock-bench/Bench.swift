@@ -60,8 +60,8 @@ struct Bench: ParsableCommand {
         // A reader that has read enough must not leave mounts behind.
         signal(SIGPIPE, SIG_IGN)
         let stage = try Stage(
-            in: workspace, program: try program("letterlock", letterlock), limit: try? program("fuse-limit", nil),
-            directories: directories)
+            in: workspace, program: try program("letterlock", letterlock), alone: try? program("serve-alone", nil),
+            limit: try? program("fuse-limit", nil), directories: directories)
         defer { stage.close() }
         try stage.open(say)
         var report = Report(subjects: stage.subjects.map(\.name), facts: facts(settings))
@@ -77,7 +77,7 @@ struct Bench: ParsableCommand {
 
     private func measure(_ workload: Workload, on subjects: [Subject], _ settings: Settings) throws -> [Report.Line] {
         var lines = (workload.isPinned ? [false, true] : [false]).map { Report.Line(workload: workload, isPinned: $0) }
-        var taking = subjects.filter(workload.takes)
+        var taking = subjects.filter { workload.takes($0) && (workload.takesVariants || !$0.isVariant) }
         for round in 0..<settings.rounds {
             for subject in taking {
                 do {

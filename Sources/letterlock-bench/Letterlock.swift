@@ -4,13 +4,16 @@ import Glibc
 final class Letterlock: Subject {
     private let program: String
     private let workspace: String
-    private let cache: String
+    private let option: String?
     private var serverProcess: pid_t?
+    override var isVariant: Bool { isOneOfSeveral }
+    private let isOneOfSeveral: Bool
 
-    init(program: String, cache: String, workspace: String, log: String) {
-        (self.program, self.workspace, self.cache) = (program, workspace, cache)
+    /// - Parameter option: What it is mounted with.
+    init(program: String, _ option: String? = nil, isVariant: Bool = false, workspace: String, log: String) {
+        (self.program, self.workspace, self.option, isOneOfSeveral) = (program, workspace, option, isVariant)
         super.init(
-            name: cache == "kernel" ? "letterlock" : "letterlock cache=\(cache)", path: workspace + "/mount", log: log)
+            name: "letterlock" + (option.map { " " + $0 } ?? ""), path: workspace + "/mount", log: log)
     }
 
     override var serverID: pid_t? { serverProcess }
@@ -29,7 +32,8 @@ final class Letterlock: Subject {
     override func remove() { File.removeTree(workspace) }
 
     override func mount() throws(Failure) {
-        try run(["mount", store, path, "--key-service", keyService, "-o", "cache=\(cache)"])
+        let options = option.map { ["-o", $0] } ?? []
+        try run(["mount", store, path, "--key-service", keyService] + options)
         isMounted = true
         serverProcess = try serverFromStatus()
     }
@@ -40,6 +44,15 @@ final class Letterlock: Subject {
         if (try? run(["umount", path])) == nil { umount2(path, Int32(MNT_DETACH)) }
         serverProcess = nil
     }
+
+    /// Kills the serving process, as a crash does, and leaves the rest to its guardian.
+    func killServer() throws(Failure) {
+        guard let server = serverProcess else { throw Failure("\(name) has no server") }
+        try check(kill(server, SIGKILL), "kill")
+    }
+
+    /// After a kill: who serves now.
+    func findServer() throws(Failure) { serverProcess = try serverFromStatus() }
 
     func rotate() throws(Failure) {
         try File.write(path + "/.letterlock/keys/rotate", Array("1\n".utf8), flags: O_WRONLY)
@@ -57,4 +70,31 @@ final class Letterlock: Subject {
         else { throw Failure("status names no server") }
         return pid
     }
+}
+
+/// The same file system without a guardian.
+final class Alone: Served {
+    private let program: String
+    private let alone: String
+    private let workspace: String
+
+    init(program: String, alone: String, workspace: String, log: String) {
+        (self.program, self.alone, self.workspace) = (program, alone, workspace)
+        super.init(name: "without guardian", path: workspace + "/mount", log: log)
+    }
+
+    override var isVariant: Bool { true }
+    private var key: String { workspace + "/key" }
+    override var serverCommand: [String] { [alone, workspace + "/store", path, key] }
+
+    override func create() throws(Failure) {
+        for name in ["", "/mount"] { try check(mkdir(workspace + name, 0o700), workspace + name) }
+        var bytes = [UInt8](repeating: 0, count: 32)
+        try check(getentropy(&bytes, 32), "getentropy")
+        try File.write(key, bytes)
+        try Process.run(
+            [program, "init", workspace + "/store", "--name", "alone", "--key-service", "keyfile:" + key],
+            environment: ["LETTERLOCK_STATE_DIRECTORY": workspace + "/state"], log: log)
+    }
+    override func remove() { File.removeTree(workspace) }
 }

@@ -40,6 +40,47 @@ extension Workload {
             }),
     ]
 
+    // MARK: The pause of a reader whose server is killed
+
+    /// For each kill the longest time that a reader waits for an open, read and close, in milliseconds; sorted.
+    private static func pauses(_ subject: Subject, _ settings: Settings) throws -> [Double] {
+        guard let letterlock = subject as? Letterlock else { return [] }
+        let path = subject.smallFile(7, of: settings.smallCount)
+        let expected = subject.smallContents(7, byteCount: smallByteCount)
+        var buffer = [UInt8](repeating: 0, count: smallByteCount + 1)
+        return try (0..<settings.killCount).map { _ in
+            try letterlock.findServer()
+            try File.readAndCompare(path, expected, &buffer)
+            try letterlock.killServer()
+            // The first comes back when another server serves; the others show that it does so at once.
+            return try (0..<10).map { _ in
+                try duration { try File.readAndCompare(path, expected, &buffer) } * 1000
+            }.max() ?? .nan
+        }.sorted()
+    }
+
+    private static let goal = Target.number(50, "50 ms")
+
+    static let outliving: [Workload] = [
+        Workload(
+            name: "pause", title: "pause of a reader when the server is killed, median of many kills",
+            unit: .milliseconds, takes: { $0 is Letterlock },
+            prepare: { subject, settings in
+                try subject.prepareSmall(settings.smallCount, byteCount: smallByteCount)
+            },
+            measure: { subject, settings in
+                let pauses = try pauses(subject, settings)
+                return pauses[pauses.count / 2]
+            }, targets: [goal]),
+        Workload(
+            name: "pause-worst", title: "the same, the worst of them", unit: .milliseconds,
+            takes: { $0 is Letterlock },
+            prepare: { subject, settings in
+                try subject.prepareSmall(settings.smallCount, byteCount: smallByteCount)
+            },
+            measure: { subject, settings in try pauses(subject, settings).last ?? .nan }, targets: [goal]),
+    ]
+
     /// With very many files; these take a while to make.
     static let many: [Workload] = [
         Workload(
@@ -64,5 +105,5 @@ extension Workload {
         try subject.prepareSmall(settings.manyCount, byteCount: 64)
     }
 
-    static let all = reading + writing + mounting + many + jobs
+    static let all = reading + writing + mounting + outliving + many + jobs
 }

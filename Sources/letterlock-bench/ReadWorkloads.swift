@@ -46,7 +46,7 @@ extension Workload {
     static let reading: [Workload] = [
         Workload(
             name: "hot-read", title: "open, read and close one hot file of 4 KiB", unit: .perSecond, isPinned: true,
-            takes: { _ in true }, prepare: prepareSmall,
+            takesVariants: true, takes: { _ in true }, prepare: prepareSmall,
             measure: { subject, settings in
                 let path = subject.smallFile(7, of: settings.smallCount)
                 let expected = subject.smallContents(7, byteCount: smallByteCount)
@@ -57,6 +57,8 @@ extension Workload {
             targets: [
                 .share(0.9, of: "fuse-limit"), .share(0.9, of: "fuse-limit", pinned: true),
                 .number(30_000, "30,000/s", of: "letterlock cache=none", pinned: true),
+                .share(0.95, of: "without guardian", by: "letterlock audit=off", pinned: true),
+                .share(0.8, of: "letterlock audit=off", pinned: true),
             ]),
         Workload(
             name: "warm-read", title: "open, read and close many files of 4 KiB at random, warm", unit: .perSecond,

@@ -9,15 +9,21 @@ final class Stage {
     /// - Parameters:
     ///   - place: The directory, on a disk, that stores are made in.
     ///   - directories: Further directories to measure, each by its own path.
-    init(in place: String, program: String, limit: String?, directories: [String]) throws(Failure) {
+    init(in place: String, program: String, alone: String?, limit: String?, directories: [String]) throws(Failure) {
         var template = Array("\(place)/letterlock-bench.XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw .call(place) }
         workspace = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
         let log = workspace + "/log"
         subjects = [
-            Letterlock(program: program, cache: "kernel", workspace: workspace + "/letterlock", log: log),
-            Letterlock(program: program, cache: "none", workspace: workspace + "/letterlock-none", log: log),
+            Letterlock(program: program, workspace: workspace + "/letterlock", log: log),
+            Letterlock(program: program, "cache=none", workspace: workspace + "/letterlock-none", log: log),
+            Letterlock(
+                program: program, "audit=off", isVariant: true, workspace: workspace + "/letterlock-off", log: log),
         ]
+        if let alone {
+            subjects.append(
+                Alone(program: program, alone: alone, workspace: workspace + "/alone", log: log))
+        }
         if let limit { subjects.append(Limit(program: limit, path: workspace + "/limit", log: log)) }
         if Process.exists("gocryptfs") { subjects.append(GoCryptFS(workspace: workspace + "/gocryptfs", log: log)) }
         if Process.exists("securefs") { subjects.append(SecureFS(workspace: workspace + "/securefs", log: log)) }

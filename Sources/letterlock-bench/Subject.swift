@@ -17,6 +17,8 @@ class Subject {
 
     /// Nothing can be written to it: it measures what reading costs at least.
     var isReadOnly: Bool { false }
+    /// Another way to run what is measured already: takes part in few lines.
+    var isVariant: Bool { false }
     /// Cold is a state that it has.
     var hasCold: Bool { true }
     /// A mount of its own, whose time can be taken.

@@ -15,6 +15,8 @@ struct Workload: Sendable {
     var unit: Unit
     /// Also taken with client and server on one core.
     var isPinned = false
+    /// Also measured on other ways to run Letterlock.
+    var takesVariants = false
     var takes: @Sendable (Subject) -> Bool = { !$0.isReadOnly }
     var prepare: @Sendable (Subject, Settings) throws -> Void = { _, _ in }
     var measure: @Sendable (Subject, Settings) throws -> Double
@@ -32,10 +34,11 @@ struct Settings: Sendable {
     var largeByteCount = 256 << 20
     var randomByteCount = 64 << 20
     var randomWriteCount = 5000
+    var killCount = 100
 
     static let quick = Settings(
         rounds: 1, seconds: 0.1, smallCount: 500, manyCount: 2000, createCount: 200, largeByteCount: 16 << 20,
-        randomByteCount: 8 << 20, randomWriteCount: 500)
+        randomByteCount: 8 << 20, randomWriteCount: 500, killCount: 5)
 }
 
 /// A figure to be reached: a number, or a share of another subject's.
@@ -47,9 +50,13 @@ struct Target: Sendable {
     /// The figure to reach, from the medians of all subjects.
     var bound: @Sendable ([String: Double]) -> Double?
 
-    static func share(_ share: Double, of other: String, pinned: Bool = false) -> Target {
+    static func share(
+        _ share: Double, of other: String, by subject: String = "letterlock", pinned: Bool = false
+    ) -> Target {
         let percent = Int(share * 100)
-        return Target(text: "\(percent) % of \(other)", isPinned: pinned) { $0[other].map { $0 * share } }
+        return Target(text: "\(percent) % of \(other)", subject: subject, isPinned: pinned) {
+            $0[other].map { $0 * share }
+        }
     }
 
     static func ahead(of other: String) -> Target { Target(text: "ahead of \(other)") { $0[other] } }
