@@ -5,6 +5,7 @@ public import Glibc
 extension FileSystem {
     public func started() {}
     public var truncatesAtOpening: Bool { true }
+    public var hasAccessControlLists: Bool { false }
     public func forget(_ node: UInt64, count: UInt64) {}
     public func release(_ node: UInt64, handle: UInt64, flags: Int32) {}
     public func releaseDirectory(_ node: UInt64, handle: UInt64) {}

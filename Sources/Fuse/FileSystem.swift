@@ -106,6 +106,9 @@ public protocol FileSystem: AnyObject, Sendable {
     /// True if O_TRUNC comes with OPEN: the kernel takes the file to be empty then. False if the kernel shall ask for
     /// the truncation with a SETATTR behind OPEN, without a handle, and believe the size in the reply.
     var truncatesAtOpening: Bool { get }
+    /// True if it keeps the extended attributes `system.posix_acl_…`: the kernel asks for them and judges by them. The
+    /// file system keeps them in step with modes, and hands them on to what is made.
+    var hasAccessControlLists: Bool { get }
     func lookup(_ name: UnsafeRawBufferPointer, in parent: UInt64, _ caller: Caller) throws(Errno)
         -> EntryReply
     func forget(_ node: UInt64, count: UInt64)

@@ -10,7 +10,7 @@ func operationTable() -> fuse_lowlevel_ops {
     var table = fuse_lowlevel_ops()
     table.`init` = { _, connection in
         guard let connection, let session = Worker.current?.session else { return }
-        negotiate(connection, session.options, truncatesAtOpening: session.fileSystem.truncatesAtOpening)
+        negotiate(connection, session.options, session.fileSystem)
         session.isInitialized.store(true, ordering: .relaxed)
         session.fileSystem.started()
     }

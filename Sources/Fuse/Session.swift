@@ -67,14 +67,15 @@ final class Session: @unchecked Sendable {
 
 /// Called within INIT: says which of the kernel's abilities are wanted.
 func negotiate(
-    _ connection: UnsafeMutablePointer<fuse_conn_info>, _ options: Server.Options, truncatesAtOpening: Bool
+    _ connection: UnsafeMutablePointer<fuse_conn_info>, _ options: Server.Options, _ fileSystem: any FileSystem
 ) {
     var wanted =
         FUSE_CAP_ASYNC_READ | FUSE_CAP_DONT_MASK | FUSE_CAP_READDIRPLUS
         | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_CACHE_SYMLINKS
         | FUSE_CAP_EXPIRE_ONLY | FUSE_CAP_IOCTL_DIR
     wanted |= options.invalidatesExplicitly ? FUSE_CAP_EXPLICIT_INVAL_DATA : FUSE_CAP_AUTO_INVAL_DATA
-    if truncatesAtOpening { wanted |= FUSE_CAP_ATOMIC_O_TRUNC }
+    if fileSystem.truncatesAtOpening { wanted |= FUSE_CAP_ATOMIC_O_TRUNC }
+    if fileSystem.hasAccessControlLists { wanted |= FUSE_CAP_POSIX_ACL }
     let capable = connection.pointee.capable
     // HANDLE_KILLPRIV is left out on purpose: its second version is put into the reply, see `patchInitReply`.
     connection.pointee.want = UInt32(wanted) & capable

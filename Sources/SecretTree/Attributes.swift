@@ -18,7 +18,10 @@ extension SecretTree {
                 node.valueChanged(at: now)
             }
             if change.clearsSetID { node.clearSetID() }
-            if let permissions = change.permissions { node.attributes.permissions = permissions & 0o7777 }
+            if let permissions = change.permissions {
+                node.attributes.permissions = permissions & 0o7777
+                try transaction.followMode(of: &node)
+            }
             if let uid = change.uid { node.attributes.uid = uid }
             if let gid = change.gid { node.attributes.gid = gid }
             if let time = change.accessTime { node.attributes.accessTime = time }

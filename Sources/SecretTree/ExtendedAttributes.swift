@@ -13,10 +13,14 @@ extension SecretTree {
     /// What Linux lets a list have (XATTR_LIST_MAX).
     private static let attributeListLimit = 65_536
 
+    /// - Parameter clearsSetGroupID: A new access control list takes the set-group-id bit away.
     public func setExtendedAttribute(
         of id: NodeID, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, _ mode: AttributeMode,
-        now: Timestamp
+        clearsSetGroupID: Bool = false, now: Timestamp
     ) throws(TreeError) {
+        if let kind = AccessControlListKind(name) {
+            return try setAccessControlList(of: id, kind, value, clearsSetGroupID: clearsSetGroupID, now: now)
+        }
         guard name.count > 0, name.count <= Self.attributeNameLimit else { throw .attributeTooLarge }
         guard value.count <= Self.attributeValueLimit else { throw .attributeTooLarge }
         try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
@@ -77,7 +81,11 @@ extension SecretTree {
         try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
             var node = try transaction.node(id)
             let record = nameKey(.attribute, name, of: id)
-            guard try transaction.read(record, { $0 != nil }) else { throw .noAttribute }
+            guard try transaction.read(record, { $0 != nil }) else {
+                // Without a list there is nothing to take away.
+                if AccessControlListKind(name) != nil { return }
+                throw .noAttribute
+            }
             transaction.delete(record)
             node.attributeCount -= min(1, node.attributeCount)
             node.attributes.statusChangeTime = now
@@ -101,7 +109,7 @@ extension SecretTree {
 }
 
 /// `name length 4 | value length 4 | name | value | zeros up to a whole number of 32`.
-private struct StoredAttribute {
+struct StoredAttribute {
     var name: UnsafeRawBufferPointer
     var value: UnsafeRawBufferPointer
 

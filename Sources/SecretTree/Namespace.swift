@@ -22,7 +22,7 @@ extension SecretTree {
         return try change(now: now) { (transaction: inout Transaction) throws(TreeError) -> NodeAttributes in
             var directory = try transaction.directoryForNewEntry(parent)
             guard try transaction.entry(name, in: parent) == nil else { throw .exists }
-            var node = transaction.newNode(new, in: directory)
+            var node = try transaction.newNode(new, in: directory)
             if new.type == .directory {
                 guard directory.attributes.linkCount < Self.linkLimit else { throw .tooManyLinks }
                 directory.attributes.linkCount += 1
@@ -53,7 +53,8 @@ extension SecretTree {
         throws(TreeError) -> NodeAttributes
     {
         try change(now: now) { (transaction: inout Transaction) throws(TreeError) -> NodeAttributes in
-            var node = transaction.newNode(new, in: try transaction.directoryForNewEntry(parent))
+            let directory = try transaction.directoryForNewEntry(parent)
+            var node = try transaction.newNode(new, in: directory)
             node.attributes.linkCount = 0
             node.isTemporary = canBeLinked
             transaction.set(node)
@@ -139,7 +140,7 @@ extension Transaction {
         return directory
     }
 
-    mutating func newNode(_ new: NewNode, in directory: NodeRecord) -> NodeRecord {
+    mutating func newNode(_ new: NewNode, in directory: NodeRecord) throws(TreeError) -> NodeRecord {
         var permissions = new.permissions & 0o7777
         var gid = new.gid
         // A set-group-id directory hands its group on, and the bit to directories (inode_init_owner in Linux).
@@ -147,12 +148,14 @@ extension Transaction {
             gid = directory.attributes.gid
             if new.type == .directory { permissions |= 0o2000 }
         }
-        return NodeRecord(
+        var node = NodeRecord(
             NodeAttributes(
                 id: newNodeID(), type: new.type, permissions: permissions, uid: new.uid, gid: gid,
                 linkCount: new.type == .directory ? 2 : 1, size: 0, storedByteCount: 0, device: new.device,
                 accessTime: now, modificationTime: now, statusChangeTime: now, birthTime: now, valueChanged: now,
                 needsRegeneration: false, content: 0, parent: NodeID(rawValue: 0)))
+        try inherit(from: directory, mask: new.mask, to: &node)
+        return node
     }
 
     /// One name less for what an entry named.

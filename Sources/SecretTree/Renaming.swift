@@ -130,7 +130,8 @@ extension Transaction {
 
     /// Makes a node at a name that has just become free.
     private mutating func leave(_ new: NewNode, at place: Place) throws(TreeError) {
-        var node = newNode(new, in: try directory(place.directory))
+        let directory = try directory(place.directory)
+        var node = try newNode(new, in: directory)
         node.attributes.parent = place.directory
         set(node)
         putEntry(place.name, in: place.directory, Entry(node: node.attributes.id, type: new.type))

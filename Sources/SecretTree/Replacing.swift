@@ -11,7 +11,7 @@ extension SecretTree {
         try change(now: now) { (transaction: inout Transaction) throws(TreeError) -> NodeID in
             transaction.isAside = true
             let node = try transaction.file(id)
-            var shadow = transaction.newNode(
+            var shadow = try transaction.newNode(
                 NewNode(type: .file, permissions: 0o600, uid: node.attributes.uid, gid: node.attributes.gid),
                 in: NodeRecord(node.attributes))
             shadow.attributes.linkCount = 0

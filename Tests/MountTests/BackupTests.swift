@@ -39,7 +39,7 @@ struct BackupTests {
         #expect(made.status == 0, "\(made.complaint)")
         #expect(try attributes(work("backup")).permissions == 0o600)
         // Nothing of it is to be seen in the file.
-        for word in ["web", "short", "value"] {
+        for word in ["user.note", "short", "value"] {
             #expect(try work.run(["grep", "-c", "--text", word, work("backup")]).line == "0", "\(word)")
         }
         try put("newer", mounted("web/short"))

@@ -174,6 +174,46 @@ struct PermissionTests {
         }
     }
 
+    @Test func accessControlListsDecideBeyondModes() throws {
+        try put("shared", mounted("f"), mode: 0o600)
+        try check(mkdir(mounted("d"), 0o700))
+        let work = mounted.workspace
+        func list(_ name: String) throws -> [Substring] {
+            try work.done(["getfacl", "--omit-header", "--numeric", "--absolute-names", mounted(name)]).text
+                .split(separator: "\n")
+        }
+        try work.done(["setfacl", "--modify", "u:\(user):r", mounted("f")])
+        try work.done(["setfacl", "--modify", "u:\(user):x", mounted.path])
+        #expect(try list("f") == ["user::rw-", "user:\(user):r--", "group::---", "mask::r--", "other::---"])
+        #expect(try attributes(mounted("f")).permissions == 0o640)
+        try asOther { () throws in
+            #expect(try text(mounted("f")) == "shared")
+            expectErrno(EACCES, open(mounted("f"), O_WRONLY))
+        }
+        // The mask is what chmod(2) sets of a file with a list.
+        expectDone(chmod(mounted("f"), 0o600))
+        asOther { expectErrno(EACCES, open(mounted("f"), O_RDONLY)) }
+        expectDone(chmod(mounted("f"), 0o640))
+        try mounted.remount()
+        #expect(try list("f") == ["user::rw-", "user:\(user):r--", "group::---", "mask::r--", "other::---"])
+        #expect(try asOther { try text(mounted("f")) } == "shared")
+        // What is made in a directory, and copied.
+        try work.done(["setfacl", "--default", "--modify", "u:\(user):rwx,o::-", mounted("d")])
+        try put("", mounted("d/new"), mode: 0o666)
+        #expect(
+            try list("d/new") == [
+                "user::rw-", "user:\(user):rwx\t#effective:rw-", "group::---", "mask::rw-", "other::---",
+            ])
+        try work.done(["cp", "-a", mounted("f"), mounted("copy")])
+        try work.done(["rsync", "-aHAX", mounted("d") + "/", mounted("e") + "/"])
+        #expect(try list("copy") == list("f"))
+        #expect(try list("e/new") == list("d/new"))
+        #expect(try list("e") == list("d"))
+        try work.done(["setfacl", "--remove-all", mounted("f")])
+        #expect(try list("f") == ["user::rw-", "group::---", "other::---"])
+        asOther { expectErrno(EACCES, open(mounted("f"), O_RDONLY)) }
+    }
+
     @Test func aReadOnlyMountTakesNothing() throws {
         guard !Mounted.isPlain else { return }
         try put("kept", mounted("f"))

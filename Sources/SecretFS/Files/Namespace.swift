@@ -50,8 +50,10 @@ extension SecretFS {
 
     func new(_ type: NodeType, mode: UInt32, _ caller: Caller) -> NewNode {
         // The kernel leaves the mask to us (FUSE_CAP_DONT_MASK).
-        let permissions = type == .symbolicLink ? 0o777 : mode & 0o7777 & ~caller.umask & ~options.umask
-        return NewNode(type: type, permissions: UInt16(permissions), uid: caller.uid, gid: caller.gid)
+        let permissions = type == .symbolicLink ? 0o777 : mode & 0o7777 & ~options.umask
+        var new = NewNode(type: type, permissions: UInt16(permissions), uid: caller.uid, gid: caller.gid)
+        new.mask = UInt16(caller.umask & 0o777)
+        return new
     }
 
     func make(

@@ -8,6 +8,7 @@ import Synchronization
 extension SecretFS {
     /// The kernel truncates in a request of its own, behind this one: see `beginReplacing`.
     public var truncatesAtOpening: Bool { false }
+    public var hasAccessControlLists: Bool { true }
 
     public func open(_ node: UInt64, flags: Int32, _ caller: Caller) throws(Errno) -> OpenReply {
         if let control = ControlNode(node) { return try openControlFile(control, flags: flags, caller) }

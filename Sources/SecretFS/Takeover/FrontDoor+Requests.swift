@@ -9,6 +9,7 @@ import SecretTree
 extension FrontDoor {
     public func started() {}
     public var truncatesAtOpening: Bool { false }
+    public var hasAccessControlLists: Bool { true }
 
     // MARK: Names
 
@@ -127,7 +128,12 @@ extension FrontDoor {
     public func extendedAttribute(
         _ node: UInt64, _ name: UnsafeRawBufferPointer, _ caller: Caller, reply: (UnsafeRawBufferPointer) -> Void
     ) throws(Errno) {
-        try pass(node) { inner throws(Errno) in try inner.extendedAttribute(node, name, caller, reply: reply) }
+        try pass(node) { () throws(Errno) in
+            // Whoever may come to `unlock` by the mode shall.
+            throw SecretTree.isAccessControlList(name) ? .noAttribute : Errno(ENOKEY)
+        } _: { inner throws(Errno) in
+            try inner.extendedAttribute(node, name, caller, reply: reply)
+        }
     }
 
     public func listExtendedAttributes(_ node: UInt64, _ caller: Caller, reply: (UnsafeRawBufferPointer) -> Void)

@@ -65,6 +65,8 @@ public struct AttributeChange: Sendable {
 public struct NewNode: Sendable {
     public var type: NodeType
     public var permissions: UInt16
+    /// Permissions that it does not get, unless the directory has an access control list for what is made in it.
+    public var mask: UInt16 = 0
     public var uid: UInt32
     public var gid: UInt32
     public var device: UInt64 = 0

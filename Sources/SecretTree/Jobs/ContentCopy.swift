@@ -35,7 +35,7 @@ extension SecretTree {
             guard let job = transaction.running(kind) else { return nil }
             let node = try transaction.node(id)
             guard node.isInBlocks, try transaction.needsReencryption(node, job) else { return nil }
-            var shadow = transaction.newNode(
+            var shadow = try transaction.newNode(
                 NewNode(type: .file, permissions: 0o600, uid: 0, gid: 0), in: NodeRecord(node.attributes))
             shadow.attributes.linkCount = 0
             shadow.attributes.size = node.attributes.size

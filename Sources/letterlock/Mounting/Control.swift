@@ -81,6 +81,8 @@ struct Control {
         return switch number {
         case ENOENT where version != nil:
             Failure("there is no \(subject)", hint: "see 'letterlock key list \(mountpoint)'")
+        case ENOENT where !reading && name == "reencrypt":
+            Failure("there is no such path in the keyring", hint: "it begins at the mount point: /web/key")
         case ENOENT:
             Failure(
                 "the server has no control file '\(name)'", hint: "is it of the same version as this program?"
