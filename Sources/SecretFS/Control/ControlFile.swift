@@ -55,7 +55,7 @@ struct ControlFile: Sendable {
                 if let text = try fileSystem.policyParts.take(command) { try fileSystem.replacePolicy(text) }
             }, isHidden: true),
         ControlFile(
-            place: .top, name: "backup", read: { _, _ in ControlText() }, write: nil,
+            place: .top, name: "backup", read: { _, _ in ControlText() }, write: nil, isHidden: true,
             stream: { fileSystem throws(Errno) in try ControlStream(backupOf: fileSystem) }),
 
         ControlFile(

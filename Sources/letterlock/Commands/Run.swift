@@ -25,18 +25,7 @@ struct Run: ParsableCommand {
         guard !command.isEmpty else {
             throw Failure("what to run is missing", hint: "letterlock run --env MOUNTPOINT -- CMD …", code: .usage)
         }
-        try Self.checkMounted(env)
+        try Control.checkIsOnMount(env)
         try SecretEnvironment(of: env, withValues: !filesOnly).execute(command)
-    }
-
-    /// Of nothing but a keyring: a place where it is not mounted has other files, or none.
-    private static func checkMounted(_ path: String) throws(Failure) {
-        if case .success(let place) = Paths.resolved(path),
-            MountTable().letterlocks.contains(where: { Paths.contains($0.mountpoint, place) })
-        {
-            return
-        }
-        // Which says why not.
-        _ = try Control(at: path)
     }
 }

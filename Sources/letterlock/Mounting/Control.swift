@@ -19,6 +19,17 @@ struct Control {
         return Control(mountpoint: resolved)
     }
 
+    /// Sees that a directory is of a mounted keyring: where none is mounted other files lie, or none.
+    static func checkIsOnMount(_ path: String) throws(Failure) {
+        if case .success(let place) = Paths.resolved(path),
+            MountTable().letterlocks.contains(where: { Paths.contains($0.mountpoint, place) })
+        {
+            return
+        }
+        // Which says why not.
+        _ = try Control(at: path)
+    }
+
     private static func mountpoint(of path: String) throws(Failure) -> String {
         let resolved: String
         switch Paths.resolved(path) {

@@ -147,7 +147,8 @@ struct KeySource {
     private func passphrase(isNew: Bool) throws(KeyringError) -> SecretBytes {
         if let passphraseDescriptor { return try SecretInput.read(descriptor: passphraseDescriptor) }
         if let passphraseFile { return try SecretInput.read(path: passphraseFile) }
-        let question = (try? parsedSpec()) == .recovery ? "recovery phrase: " : "passphrase: "
+        let question =
+            (try? parsedSpec()) == .recovery ? "recovery phrase: " : isNew ? "new passphrase: " : "passphrase: "
         return try SecretInput.ask(question, again: isNew ? "once more: " : nil)
     }
 }

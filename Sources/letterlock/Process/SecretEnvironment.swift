@@ -104,7 +104,7 @@ final class SecretEnvironment {
     }
 
     /// `web/db-password` is WEB_DB_PASSWORD.
-    private static func name(of origin: String) -> String {
+    static func name(of origin: String) -> String {
         let name = String(
             decoding: origin.utf8.map { byte -> UInt8 in
                 switch byte {
@@ -178,7 +178,7 @@ final class SecretEnvironment {
             code: number == ENOENT ? .commandNotFound : .commandNotExecutable)
     }
 
-    private static func failure(_ path: String, _ number: Int32) -> Failure {
+    static func failure(_ path: String, _ number: Int32) -> Failure {
         switch number {
         case ENOKEY: Failure("\(path): locked, or its key is destroyed", code: .locked)
         case EKEYREVOKED:
