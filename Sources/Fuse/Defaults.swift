@@ -10,6 +10,8 @@ extension FileSystem {
     public func release(_ node: UInt64, handle: UInt64, flags: Int32) {}
     public func releaseDirectory(_ node: UInt64, handle: UInt64) {}
 
+    public func birthTime(of node: UInt64) -> timespec? { nil }
+
     public func setAttributes(
         of node: UInt64, handle: UInt64?, _ request: AttributeRequest, _ caller: Caller
     ) throws(Errno) -> (stat, validity: Double) { throw .unimplemented }

@@ -115,6 +115,8 @@ public protocol FileSystem: AnyObject, Sendable {
     func attributes(of node: UInt64, handle: UInt64?, _ caller: Caller) throws(Errno) -> (
         stat, validity: Double
     )
+    /// When a node was made; nil if that is not known.
+    func birthTime(of node: UInt64) -> timespec?
     func setAttributes(of node: UInt64, handle: UInt64?, _ request: AttributeRequest, _ caller: Caller)
         throws(Errno) -> (stat, validity: Double)
     /// Answers with a write of the target (at most PATH_MAX bytes) into `target`; returns its length.

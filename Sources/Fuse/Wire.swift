@@ -1,7 +1,7 @@
 import Glibc
 
 /// The requests of the kernel's FUSE protocol that libfuse 3.14 knows, under their names in <linux/fuse.h>, and
-/// TMPFILE, which it is told is CREATE.
+/// TMPFILE, which it is told is CREATE, and STATX, which is answered without it.
 /// All numbers are in host order, and may lie unaligned in a test.
 enum Opcode: UInt32 {
     case lookup = 1
@@ -13,6 +13,7 @@ enum Opcode: UInt32 {
     case fsyncdir, getlk, setlk, setlkw, access, create, interrupt, bmap, destroy, ioctl, poll, notifyReply
     case batchForget, fallocate, readdirplus, rename2, lseek, copyFileRange
     case temporaryFile = 51
+    case statx
 }
 
 /// struct fuse_in_header: what stands before every request.
@@ -26,12 +27,20 @@ struct RequestHeader {
     /// nil for kinds that libfuse does not know, and answers ENOSYS.
     var opcode: Opcode?
     var unique: UInt64
+    var node: UInt64
+    var uid: UInt32
+    var gid: UInt32
+    var pid: Int32
 
     init?(_ request: UnsafeRawBufferPointer) {
         guard request.count >= Self.byteCount else { return nil }
         length = Int(request.loadUnaligned(fromByteOffset: 0, as: UInt32.self))
         opcode = Opcode(rawValue: request.loadUnaligned(fromByteOffset: Self.opcodePlace, as: UInt32.self))
         unique = request.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
+        node = request.loadUnaligned(fromByteOffset: 16, as: UInt64.self)
+        uid = request.loadUnaligned(fromByteOffset: 24, as: UInt32.self)
+        gid = request.loadUnaligned(fromByteOffset: 28, as: UInt32.self)
+        pid = request.loadUnaligned(fromByteOffset: 32, as: Int32.self)
     }
 
     /// The kernel does not wait for an answer to these.
@@ -91,6 +100,7 @@ private func shape(of opcode: Opcode) -> (fixedByteCount: Int, names: Int) {
     case .mknod, .create, .temporaryFile: (16, 1)
     case .rename2: (16, 2)
     case .release, .flush, .releasedir, .poll, .lseek: (24, 0)
+    case .statx: (ExtendedStatus.requestByteCount, 0)
     case .ioctl, .fallocate: (32, 0)
     case .read, .readdir, .readdirplus, .write: (40, 0)
     case .getlk, .setlk, .setlkw: (48, 0)

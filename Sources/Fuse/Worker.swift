@@ -120,6 +120,7 @@ final class Worker {
         default: break
         }
         self.header = header
+        if header.opcode == .statx { return answerExtendedStatus(header, request) }
         killsSetID = Fuse.killsSetID(request, opcode: header.opcode)
         if header.opcode == .temporaryFile {
             // The body and the reply are those of CREATE; the handler looks at the header.
@@ -132,15 +133,38 @@ final class Worker {
         offeredFlags = nil
     }
 
-    /// Answers an error without libfuse, which has not seen the request.
-    private func answerDirectly(_ header: RequestHeader, errno number: Int32) {
+    private func answerExtendedStatus(_ header: RequestHeader, _ request: UnsafeRawBufferPointer) {
+        let body = UnsafeRawBufferPointer(rebasing: request[RequestHeader.byteCount...])
+        let caller = Caller(
+            uid: header.uid, gid: header.gid, pid: header.pid, umask: 0,
+            unique: header.unique & ~RequestHeader.resendBit, isResend: header.unique & RequestHeader.resendBit != 0)
+        let fileSystem = session.fileSystem
+        do throws(Errno) {
+            let (attributes, validity) = try fileSystem.attributes(
+                of: header.node, handle: ExtendedStatus.handle(body), caller)
+            let place = Self.replyHeaderByteCount
+            let reply = UnsafeMutableRawBufferPointer(
+                rebasing: bounceBuffer.bytes[place..<place + ExtendedStatus.replyByteCount])
+            ExtendedStatus.put(
+                attributes, born: fileSystem.birthTime(of: header.node), validity: validity, into: reply)
+            answerDirectly(header, errno: 0, byteCount: reply.count)
+            wipeBounce(place + reply.count)
+        } catch { answerDirectly(header, errno: error.rawValue) }
+    }
+
+    private static let replyHeaderByteCount = 16
+
+    /// Answers without libfuse, which has not seen the request: an error, or what lies in the bounce buffer behind the
+    /// place of a header.
+    private func answerDirectly(_ header: RequestHeader, errno number: Int32, byteCount: Int = 0) {
         guard !header.isUnanswered, !swallowsReplies else { return }
         let reply = bounceBuffer.bytes
-        reply.storeBytes(of: 16, toByteOffset: 0, as: UInt32.self)
+        let length = Self.replyHeaderByteCount + byteCount
+        reply.storeBytes(of: UInt32(length), toByteOffset: 0, as: UInt32.self)
         reply.storeBytes(of: -number, toByteOffset: 4, as: Int32.self)
         reply.storeBytes(of: header.unique, toByteOffset: 8, as: UInt64.self)
         // A failure means that nobody waits any longer.
-        _ = write(session.descriptor, reply.baseAddress, 16)
+        _ = write(session.descriptor, reply.baseAddress, length)
     }
 
     // MARK: - Replies

@@ -122,7 +122,8 @@ private let malformedRequests: [(UInt32, [UInt8], Int32)] = [
     (28, FakeKernel.bytes64([0, 0, UInt64(UInt32.max), 0, 0]), EINVAL),
     (31, [UInt8](repeating: 0, count: 48), ENOSYS), (47, [UInt8](repeating: 0, count: 56), ENOSYS),
     (49, [], ENOSYS), (51, [UInt8](repeating: 0, count: 16), EIO),
-    (51, [UInt8](repeating: 0, count: 16) + Array("/\0".utf8), ENOSYS), (4711, [1], ENOSYS),
+    (51, [UInt8](repeating: 0, count: 16) + Array("/\0".utf8), ENOSYS), (52, [UInt8](repeating: 0, count: 23), EIO),
+    (4711, [1], ENOSYS),
     (26, FakeKernel.initBody(flags: 0, flags2: 0), EIO),
     (39, [UInt8](repeating: 0, count: 32), ENOTTY),
 ]

@@ -105,6 +105,29 @@ struct AttributeTests {
         try expectMoved("d", modified: true, changed: true) { try check(rmdir(mounted("d/z"))) }
     }
 
+    @Test func theBirthTimeIsThatOfTheMaking() throws {
+        func born(_ name: String) throws -> String {
+            try mounted.workspace.done(["stat", "--format=%W", mounted(name)]).line
+        }
+        let before = time(nil)
+        try put("value", mounted("f"))
+        try check(mkdir(mounted("d"), 0o755))
+        let after = time(nil)
+        for name in ["f", "d"] { #expect((before...after).contains(Int(try born(name)) ?? 0), "\(name)") }
+        let first = try born("f")
+        expectDone(utimensat(AT_FDCWD, mounted("f"), [timespec(), timespec()], 0))
+        try put("another", mounted("f"))
+        try mounted.remount()
+        #expect(try born("f") == first)
+        // The other attributes come with it.
+        let told = try mounted.workspace.done(["stat", "--format=%W %s %a %h %F", mounted("f")]).line
+        #expect(told == "\(first) 7 644 1 regular file")
+        // `stat` asks for it of control files too, which have none.
+        if !Mounted.isPlain {
+            #expect(try mounted.workspace.done(["stat", mounted.control("status")]).text.contains("File:"))
+        }
+    }
+
     @Test func extendedAttributesAreKept() throws {
         try put("", mounted("f"))
         try check(mkdir(mounted("d"), 0o755))

@@ -22,4 +22,26 @@ struct ExampleTests {
         let all = try names(Self.examples).filter { exists("\(Self.examples)/\($0)/run.sh") }
         #expect(all == ["demo", "fstab", "nginx", "postgresql", "rotation", "systemd"])
     }
+
+    @Test func itIsInstalledWhereOneSays() throws {
+        let work = try Workspace()
+        let root = Self.examples + "/.."
+        try work.shell(
+            """
+            mkdir -p '\(work("tree"))/.build/release' && cd '\(work("tree"))'
+            cp -r '\(root)'/{Makefile,README.md,LICENCE,mount-examples} .
+            cp '\(try Workspace.program())' .build/release/letterlock
+            make --silent install DESTDIR='\(work("dest"))' PREFIX=/opt/letterlock HELPERDIR=/sbin
+            cd '\(work("dest"))'
+            [[ $(opt/letterlock/bin/letterlock --version) == 'letterlock '* ]]
+            [[ $(readlink sbin/mount.fuse.letterlock) == /opt/letterlock/bin/letterlock ]]
+            grep -q '^ExecStart=/opt/letterlock/bin/letterlock mount' opt/letterlock/lib/systemd/system/letterlock@.service
+            bash -n opt/letterlock/share/bash-completion/completions/letterlock
+            grep -q '^#compdef letterlock' opt/letterlock/share/zsh/site-functions/_letterlock
+            grep -q 'letterlock' opt/letterlock/share/fish/vendor_completions.d/letterlock.fish
+            make --silent --directory '\(work("tree"))' uninstall DESTDIR='\(work("dest"))' PREFIX=/opt/letterlock \
+                HELPERDIR=/sbin
+            [[ -z $(find . -type f -o -type l) ]]
+            """)
+    }
 }

@@ -36,6 +36,11 @@ extension SecretFS {
         return (stat(attributes, options), attributeValidity(of: id, since: changes))
     }
 
+    public func birthTime(of node: UInt64) -> timespec? {
+        guard ControlNode(node) == nil else { return nil }
+        return try? tree.attributes(of: NodeID(rawValue: node)).birthTime.timespec
+    }
+
     /// As the one who writes the value sees them.
     private func attributes(of id: NodeID, gatheredBy session: ReplaceSession)
         throws(Errno) -> (stat, validity: Double)

@@ -103,6 +103,10 @@ extension FrontDoor {
         }
     }
 
+    public func birthTime(of node: UInt64) -> timespec? {
+        (try? pass(node) { inner throws(Errno) in inner.birthTime(of: node) }) ?? nil
+    }
+
     public func setAttributes(of node: UInt64, handle: UInt64?, _ request: AttributeRequest, _ caller: Caller)
         throws(Errno) -> (stat, validity: Double)
     {
