@@ -20,6 +20,8 @@ public final class SecretFS: FileSystem {
     let keyClock = KeyClock()
     let gate: Gate
     let policyParts = PolicyParts()
+    let readerTable: ReaderTable
+    let meter = Meter()
     /// Changes whose time came, counted.
     let dueChanges = Atomic<Int>(0)
     let clockWatch = Mutex(ClockWatch(wall: .now(), boot: SecretFS.bootSeconds))
@@ -43,6 +45,9 @@ public final class SecretFS: FileSystem {
         self.options = options
         nodes = NodeTable(tree)
         gate = Gate(tree, audit: options.audit)
+        readerTable = ReaderTable(tree)
+        gate.add(readerTable)
+        gate.add(meter)
         let era = UInt16(truncatingIfNeeded: options.era)
         writers = HandleTable(era: era)
         readers = HandleTable(era: era)

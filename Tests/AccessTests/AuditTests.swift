@@ -216,26 +216,30 @@ final class AuditTests {
     }
 
     @Test func `a device that does not answer holds up one thread, and the others for a moment`() throws {
-        let turnstile = Turnstile(patience: 20)
-        let (entered, released) = (DispatchedFlag(), DispatchedFlag())
-        var thread = pthread_t()
-        let shared = Unmanaged.passRetained(Shared(turnstile, entered, released))
-        pthread_create(
-            &thread, nil,
-            { argument in
-                let shared = Unmanaged<Shared>.fromOpaque(argument!).takeRetainedValue()
-                _ = shared.turnstile.pass {
-                    shared.entered.set()
-                    shared.released.wait()
-                }
-                return nil
-            }, shared.toOpaque())
-        entered.wait()
-        #expect(turnstile.pass { true } == nil)
-        #expect(turnstile.pass { true } == nil)
-        released.set()
-        pthread_join(thread, nil)
-        #expect(turnstile.pass { true } == true)
+        let turnstile = Turnstile(waiterLimit: 0, patience: (long: 10_000, short: 20))
+        let patient = Turnstile(waiterLimit: 1, patience: (long: 20, short: 10_000))
+        for turnstile in [turnstile, patient] {
+            let (entered, released) = (Flag(), Flag())
+            var thread = pthread_t()
+            let shared = Unmanaged.passRetained(Shared(turnstile, entered, released))
+            pthread_create(
+                &thread, nil,
+                { argument in
+                    let shared = Unmanaged<Shared>.fromOpaque(argument!).takeRetainedValue()
+                    _ = shared.turnstile.pass {
+                        shared.entered.set()
+                        shared.released.wait()
+                    }
+                    return nil
+                }, shared.toOpaque())
+            entered.wait()
+            #expect(turnstile.pass { true } == nil)
+            // After one who was allowed to wait long nobody waits at all.
+            #expect(turnstile.pass { true } == nil)
+            released.set()
+            pthread_join(thread, nil)
+            #expect(turnstile.pass { true } == true)
+        }
     }
 
     /// No log may bring its reader down.
@@ -260,9 +264,9 @@ final class AuditTests {
 
 private final class Shared: Sendable {
     let turnstile: Turnstile
-    let entered: DispatchedFlag
-    let released: DispatchedFlag
-    init(_ turnstile: Turnstile, _ entered: DispatchedFlag, _ released: DispatchedFlag) {
+    let entered: Flag
+    let released: Flag
+    init(_ turnstile: Turnstile, _ entered: Flag, _ released: Flag) {
         self.turnstile = turnstile
         self.entered = entered
         self.released = released
@@ -270,7 +274,7 @@ private final class Shared: Sendable {
 }
 
 /// One thread tells another, through a pipe.
-private final class DispatchedFlag: Sendable {
+private final class Flag: Sendable {
     private let reading: Int32
     private let writing: Int32
     init() {

@@ -12,7 +12,6 @@ final class Listener: AccessObserver {
     private let heard = Mutex<[AccessEvent]>([])
     var events: [AccessEvent] { heard.withLock { $0 } }
     func observed(_ event: AccessEvent) { heard.withLock { $0.append(event) } }
-    func audit(_ change: AuditChange) {}
 }
 
 /// What passes through the gate, and the paths of nodes.

@@ -35,6 +35,8 @@ public final class AuditLog: @unchecked Sendable {
         /// This process took over from another one that had the log open.
         public var takesOver = false
         public var version = ""
+        /// How many threads may wait long for a device that does not answer.
+        public var waiterLimit = 2
 
         public init() {}
     }
@@ -54,7 +56,7 @@ public final class AuditLog: @unchecked Sendable {
     /// In front of every request's number: another one with each mount.
     public let mount: String
     private let memory: AuditMemory?
-    private let turnstile = Turnstile()
+    private let turnstile: Turnstile
     private let failing = Atomic<Int32>(0)
     private let keys: Mutex<Keys?>
     private let onChange: @Sendable (_ failing: Int32) -> Void
@@ -83,6 +85,7 @@ public final class AuditLog: @unchecked Sendable {
         _ options: Options, keys: Keys, memory: AuditMemory?, onChange: @escaping @Sendable (_ failing: Int32) -> Void
     ) throws(AuditFailure) {
         self.options = options
+        turnstile = Turnstile(waiterLimit: options.waiterLimit)
         self.memory = memory
         self.keys = Mutex(keys)
         self.onChange = onChange

@@ -1,19 +1,24 @@
 internal import Glibc
 
-/// Lets one thread at a time through, and nobody wait for long.
+/// Lets one thread at a time through, and nobody wait for ever.
 ///
-/// A device that does not answer keeps the one who is at it. The others wait for a moment, and once somebody has waited in
-/// vain they do not wait at all until it answers: requests that need no record find a thread to serve them.
+/// A device that does not answer keeps the one who is at it. A few others wait for it, and more than these for a moment
+/// only: requests that need no record shall find a thread to serve them. Once one of the few has waited in vain nobody
+/// waits at all until the device answers.
 final class Turnstile: @unchecked Sendable {
     // The pointers never change; the rest is guarded by `mutex`.
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
     private var isTaken = false
     private var isStuck = false
-    /// Milliseconds.
-    private let patience: Int
+    private var waiterCount = 0
+    /// How many may wait long.
+    private let waiterLimit: Int
+    /// Milliseconds, of the few and of the others.
+    private let patience: (long: Int, short: Int)
 
-    init(patience: Int = 250) {
+    init(waiterLimit: Int, patience: (long: Int, short: Int) = (5000, 1000)) {
+        self.waiterLimit = waiterLimit
         self.patience = patience
         pthread_mutex_init(mutex, nil)
         var attributes = pthread_condattr_t()
@@ -47,6 +52,10 @@ final class Turnstile: @unchecked Sendable {
             return true
         }
         guard !isStuck else { return false }
+        let isLong = waiterCount < waiterLimit
+        let patience = isLong ? patience.long : patience.short
+        waiterCount += 1
+        defer { waiterCount -= 1 }
         var deadline = timespec()
         clock_gettime(CLOCK_MONOTONIC, &deadline)
         deadline.tv_nsec += patience % 1000 * 1_000_000
@@ -55,8 +64,10 @@ final class Turnstile: @unchecked Sendable {
         while isTaken {
             if isStuck { return false }
             if pthread_cond_timedwait(condition, mutex, &deadline) == ETIMEDOUT, isTaken {
-                isStuck = true
-                pthread_cond_broadcast(condition)
+                if isLong {
+                    isStuck = true
+                    pthread_cond_broadcast(condition)
+                }
                 return false
             }
         }

@@ -19,6 +19,8 @@ enum AccessCall: String, Sendable {
 struct AccessEvent {
     let call: AccessCall
     let operation: Operation
+    /// It was opened to be read, perhaps among other things.
+    let reads: Bool
     /// Nil if there is but a name.
     let node: NodeID?
     /// From the mount's root: `/web/key`; nil for a file without a name.
@@ -31,23 +33,13 @@ struct AccessEvent {
     let rule: String
     /// 0 if it was done.
     let errno: Int32
-    /// Of what was opened.
-    let kekVersion: UInt32?
     /// How long it took.
     let nanoseconds: UInt64
-}
-
-/// What happens to the audit log as such.
-enum AuditChange: Sendable {
-    /// No device takes records; with the errno of the last that was tried.
-    case failing(errno: Int32)
-    case recovered
 }
 
 /// Is told of accesses, on the thread that serves them, before they are answered and under no lock: be quick.
 protocol AccessObserver: AnyObject, Sendable {
     func observed(_ event: AccessEvent)
-    func audit(_ change: AuditChange)
 }
 
 /// What is asked for, before it is decided.

@@ -128,8 +128,9 @@ struct Passage {
 
     func event(_ decision: Decision, errno: Int32) -> AccessEvent {
         AccessEvent(
-            call: request.call, operation: request.operations.principal, node: request.node, path: paths.first,
+            call: request.call, operation: request.operations.principal,
+            reads: request.operations.contains(.read), node: request.node, path: paths.first,
             newPath: newPaths.first, requester: requester, isAllowed: decision.isAllowed, rule: decision.rule,
-            errno: errno, kekVersion: nil, nanoseconds: Gate.nanoseconds - began)
+            errno: errno, nanoseconds: Gate.nanoseconds - began)
     }
 }

@@ -58,6 +58,10 @@ struct ControlFile: Sendable {
             place: .top, name: "backup", read: { _, _ in ControlText() }, write: nil, isHidden: true,
             stream: { fileSystem throws(Errno) in try ControlStream(backupOf: fileSystem) }),
 
+        .text(.top, "readers") { fileSystem, _ in
+            fileSystem.readerTable.document { fileSystem.gate.paths.path(of: $0) }.line
+        },
+        .text(.top, "metrics") { fileSystem, _ in fileSystem.metricsText },
         ControlFile(
             place: .audit, name: "tail",
             read: { fileSystem, _ in ControlText(fileSystem.gate.audit?.tail() ?? []) }, write: nil),

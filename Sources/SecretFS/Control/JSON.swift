@@ -1,6 +1,7 @@
 /// A JSON value to be written; objects keep their order.
 indirect enum JSON: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral {
     case null
+    case bool(Bool)
     case number(Int)
     case text(String)
     case array([JSON])
@@ -21,6 +22,7 @@ indirect enum JSON: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral {
     private func write(to text: inout String) {
         switch self {
         case .null: text += "null"
+        case .bool(let value): text += value ? "true" : "false"
         case .number(let number): text += String(number)
         case .text(let value): Self.write(value, to: &text)
         case .array(let values):

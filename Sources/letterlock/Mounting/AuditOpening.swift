@@ -1,4 +1,5 @@
 import Access
+import Fuse
 import Glibc
 import Keyring
 import SecretFS
@@ -24,6 +25,8 @@ enum AuditOpening {
         wanted.headPath = headPath(store: store)
         wanted.takesOver = takesOver
         wanted.version = Program.version
+        // One is at the device, and one is for those who need no record.
+        wanted.waiterLimit = max(1, Server.Options().threadCount - 2)
         switch options.auditLog {
         case "none": wanted.path = nil
         case let path?: wanted.path = path

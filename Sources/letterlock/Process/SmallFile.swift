@@ -40,13 +40,13 @@ enum SmallFile {
     }
 
     /// Puts `text` in `path`'s place in one step that survives power loss.
-    static func replace(_ path: String, with text: String) throws(SystemErrorNumber) {
+    static func replace(_ path: String, with text: String, mode: mode_t = 0o600) throws(SystemErrorNumber) {
         let temporary = "\(path).\(getpid())"
         let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0o600)
         guard descriptor >= 0 else { throw SystemErrorNumber(errno) }
         let bytes = Array(text.utf8)
         var number: Int32 = 0
-        if write(descriptor, bytes, bytes.count) != bytes.count {
+        if write(descriptor, bytes, bytes.count) != bytes.count || fchmod(descriptor, mode) != 0 {
             number = errno
         } else if fsync(descriptor) != 0 {
             number = errno
