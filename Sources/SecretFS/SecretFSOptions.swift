@@ -20,6 +20,9 @@ public struct SecretFSOptions: Sendable {
     public var ownerUID: UInt32
     public var ownerGID: UInt32
     public var mountpoint = ""
+    /// The store's directory, and the key file that opens it, if one does.
+    public var storePath = ""
+    public var keyFilePath: String?
     /// How many servers this mount has had.
     public var generation = 1
     /// Letterlock's version, for `status`.

@@ -106,6 +106,50 @@ final class ObservingTests {
         }
     }
 
+    // MARK: The checklist
+
+    private func checklist() throws -> [String: String] {
+        let script = "import json, sys\nfor i in json.load(sys.stdin): print(i['item'], i['status'], i['reason'])"
+        let said = try work.done(["python3", "-c", script], input: try text(mounted.control("checklist"))).text
+        var items: [String: String] = [:]
+        for line in said.split(separator: "\n") {
+            let words = line.split(separator: " ", maxSplits: 1)
+            items[String(words[0])] = String(words[1])
+        }
+        return items
+    }
+
+    @Test func theChecklistFollowsWhatIsDone() throws {
+        try put("v", mounted("f"))
+        let before = try checklist()
+        #expect(before.count == 9, "\(before)")
+        for name in ["rotation", "least_privilege", "revocation_tested", "alerts"] {
+            #expect(before[name]?.hasPrefix("fail ") == true, "\(name): \(before[name] ?? "")")
+        }
+        for name in [
+            "entropy", "envelope_separation", "audit", "key_material_not_in_git", "not_shared_between_environments",
+        ] {
+            #expect(before[name]?.hasPrefix("pass ") == true, "\(name): \(before[name] ?? "")")
+        }
+        try mounted.command("30d", "keys/auto_rotate_period")
+        try mounted.command(
+            "[[rule]]\nname = \"r\"\neffect = \"allow\"\npaths = [\"/**\"]\noperations = [\"read\"]\nuids = [0]",
+            "policy")
+        try mounted.command("1 a test", "revoke")
+        #expect(try eventually { try mounted.answer("revoke").contains("\"state\":\"done\",\"version\"") })
+        _ = try text(mounted.control("metrics"))
+        for (name, said) in try checklist() { #expect(said.hasPrefix("pass "), "\(name): \(said)") }
+        // And what is let go of fails.
+        try check(link(work("key"), work("key-of-another")))
+        try check(mkdir(work(".git"), 0o755))
+        try mounted.command(
+            "[[rule]]\nname = \"r\"\neffect = \"allow\"\npaths = [\"/**\"]\noperations = [\"read\"]", "policy")
+        let after = try checklist()
+        for name in ["least_privilege", "key_material_not_in_git", "not_shared_between_environments"] {
+            #expect(after[name]?.hasPrefix("fail ") == true, "\(name): \(after[name] ?? "")")
+        }
+    }
+
     // MARK: Sample policies
 
     private func set(_ sample: String) throws {

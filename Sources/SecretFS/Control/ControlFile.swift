@@ -61,7 +61,11 @@ struct ControlFile: Sendable {
         .text(.top, "readers") { fileSystem, _ in
             fileSystem.readerTable.document { fileSystem.gate.paths.path(of: $0) }.line
         },
-        .text(.top, "metrics") { fileSystem, _ in fileSystem.metricsText },
+        .text(.top, "metrics") { fileSystem, _ in
+            fileSystem.meter.noteLook()
+            return fileSystem.metricsText
+        },
+        .text(.top, "checklist") { fileSystem, _ in fileSystem.checklistDocument.line },
         ControlFile(
             place: .audit, name: "tail",
             read: { fileSystem, _ in ControlText(fileSystem.gate.audit?.tail() ?? []) }, write: nil),

@@ -1,5 +1,7 @@
 import Access
 import Fuse
+import Glibc
+import Keyring
 import Synchronization
 
 /// Counts what happens, by kind and result. Known since this server has started, as counters are.
@@ -34,6 +36,11 @@ final class Meter: AccessObserver {
         var denials: [String: Int] = [:]
         var durations: [AccessCall: Histogram] = [:]
     }
+
+    private let looked = Mutex<Timestamp?>(nil)
+    /// When somebody has read what is counted here.
+    var lastLook: Timestamp? { looked.withLock { $0 } }
+    func noteLook() { looked.withLock { $0 = .now() } }
 
     private let counted = Mutex(Counts())
     var counts: Counts { counted.withLock { $0 } }

@@ -146,6 +146,8 @@ final class ServedKeyring: Sendable {
         options.cacheMode = request.options.cache == .kernel ? .kernel : .none
         options.isReadOnly = request.options.isReadOnly
         options.mountpoint = request.mountpoint
+        options.storePath = request.store
+        options.keyFilePath = request.keys.keyFilePath
         options.programVersion = Program.version
         options.generation = Int(board.servers)
         options.era = era

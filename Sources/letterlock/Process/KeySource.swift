@@ -18,6 +18,12 @@ struct KeySource {
         if options.allowsUnlockedMemory { allowsUnlockedMemory = true }
     }
 
+    /// The key file, if one opens it.
+    var keyFilePath: String? {
+        guard case .keyfile(let path)? = try? parsedSpec() else { return nil }
+        return path
+    }
+
     /// Makes the key service; asks for the passphrase if that is what is wanted.
     ///
     /// - Parameter makesKeyring: The passphrase is a new one: it is asked for twice on a terminal.
