@@ -65,7 +65,7 @@ let package = Package(
             without: ["ExampleStore1", "ExampleStore2"]),
         tests("StorageTests", ["Storage", "CLinux"]),
         tests("FuseTests", ["Fuse", "CLinux"]),
-        tests("MountTests", ["CLinux", "KeyServices", "Keyring", "Sodium"]),
+        tests("MountTests", ["SecretTree", "KeyServices", "Keyring", "Storage", "Sodium", "CLinux"]),
         tests("KeyServicesTests", ["KeyServices", "Keyring", "Sodium"]),
         tests("SodiumTests", ["Sodium"]),
         tests("AccessTests", ["Access", "Sodium", "CLinux"]),

@@ -1,5 +1,11 @@
 import Glibc
+import Sodium
+import Storage
+import Synchronization
 import Testing
+
+@testable import Keyring
+@testable import SecretTree
 
 /// What others can read of the memory of guardian and server: all that /proc/PID/mem gives to root.
 @Suite(.serialized, .enabled(if: !Mounted.isPlain))
@@ -34,6 +40,112 @@ struct MemoryTests {
                 place += UInt64(count)
             }
         }
+    }
+
+    /// Every key there is of a store that is not mounted: root, KEK versions, and the DEKs of files, by what they are.
+    private static func keys(of mounted: Mounted, files: [UInt64]) throws -> [(name: String, bytes: [UInt8])] {
+        let store = try JournaledStore.open(at: mounted.store, readOnly: true)
+        defer { try? store.close() }
+        let (configuration, lifecycle) = try SecretTree.keyRecords(of: store)
+        let keyring = try configuration.withUnsafeBytes { configuration in
+            try lifecycle.withUnsafeBytes { lifecycle in
+                try UnlockedKeyring.unlock(
+                    configuration: configuration, lifecycle: lifecycle,
+                    with: FileKeyService(path: mounted.workspace("key")))
+            }
+        }
+        let tree = try SecretTree.open(store, keyring: keyring, readOnly: true, seenEpoch: nil, now: .now())
+        var keys = [("the root key", keyring.rootKey.withKey { [UInt8]($0.bytes) })]
+        for version in keyring.lifecycle.versions.map(\.version) {
+            let key = try keyring.key(version, forReencryption: false)
+            keys.append(("KEK version \(version)", key.withKey { [UInt8]($0.bytes) }))
+        }
+        for file in files {
+            let node = NodeID(rawValue: file)
+            let content = try tree.node(node).attributes.content
+            keys.append(("the DEK of file \(file)", try tree.withDEK(content, of: node) { dek, _ in [UInt8](dek) }))
+        }
+        return keys
+    }
+
+    private static func expectNone(
+        of keys: [(name: String, bytes: [UInt8])], in mounted: Mounted, _ occasion: String
+    ) throws {
+        for process in ["guardian", "server"] {
+            let number = try mounted.process(process)
+            try image(of: number) { bytes in
+                for key in keys where memmem(bytes.baseAddress!, bytes.count, key.bytes, key.bytes.count) != nil {
+                    Issue.record("\(key.name) is in the memory of the \(process), \(occasion)")
+                }
+            }
+        }
+    }
+
+    @Test(arguments: ["kernel", "none"])
+    func noKeyOfAnyLayerIsEverThere(_ cache: String) throws {
+        let mounted = try Mounted(options: "cache=\(cache)")
+        var files: [UInt64] = []
+        for number in 0..<6 {
+            // Small ones lie in their envelopes, large ones in blocks.
+            try put(pattern(number % 2 == 0 ? 500 : 300_000, seed: UInt64(number)), mounted("f\(number)"))
+            files.append(UInt64(try attributes(mounted("f\(number)")).st_ino))
+            if number % 2 == 1 { try mounted.command("1", "keys/rotate") }
+        }
+        try mounted.unmount()
+        let keys = try Self.keys(of: mounted, files: files)
+        #expect(keys.count == 1 + 4 + 6 && Set(keys.map(\.bytes)).count == keys.count)
+        try mounted.mount()
+        let stops = Flag()
+        let load = try (0..<2).map { number in
+            try Soaker(Worker(mounted.path, number: number), stops)
+        }
+        defer {
+            stops.raised.store(true, ordering: .releasing)
+            for soaker in load { #expect(soaker.end() == nil) }
+        }
+        for round in 0..<4 {
+            usleep(UInt32.random(in: 0..<50_000))
+            try Self.expectNone(of: keys, in: mounted, "under load, round \(round)")
+        }
+        kill(try mounted.process("server"), SIGKILL)
+        try Self.expectNone(of: keys, in: mounted, "after a takeover")
+    }
+
+    /// Reads and replaces, and has keys used.
+    private final class Worker: Application {
+        private let number: Int
+        init(_ path: String, number: Int) {
+            self.number = number
+            super.init(path)
+        }
+        override func act(_ round: Int) throws {
+            let file = "\(path)/f\(round % 6)"
+            if number == 0 { _ = try contents(file) } else { try put(pattern(400, seed: 5), "\(path)/new\(round % 9)") }
+        }
+    }
+
+    @Test func aLockedMountHasNoKeys() throws {
+        let mounted = try Mounted()
+        try put("secret", mounted("f"))
+        let file = UInt64(try attributes(mounted("f")).st_ino)
+        try mounted.unmount()
+        let keys = try Self.keys(of: mounted, files: [file])
+        try mounted.mount()
+        let secretMemory = { (process: String) in
+            try Self.regions(of: mounted.process(process)).filter { $0.name.contains("secretmem") }.count
+        }
+        _ = try text(mounted("f"))
+        try mounted.command("1", "lock")
+        try Self.expectNone(of: keys, in: mounted, "locked")
+        #expect(try secretMemory("guardian") == 1, "what is left of it is zero, and unreadable")
+        // Whoever kills the server now finds no key to go on with.
+        let server = try mounted.process("server")
+        kill(server, SIGKILL)
+        #expect(eventually { (try? mounted.process("server")).map { $0 != server } ?? false })
+        expectErrno(ENOKEY) { _ = try contents(mounted("f")) }
+        try mounted.command("1", "unlock")
+        #expect(try text(mounted("f")) == "secret")
+        try Self.expectNone(of: keys, in: mounted, "unlocked again")
     }
 
     private static func holds(_ process: pid_t, _ needle: [UInt8]) throws -> Bool {
