@@ -124,6 +124,35 @@ struct MemoryTests {
         }
     }
 
+    /// Pages of a file in the kernel's page cache, by cachestat(2), which maps nothing; nil before Linux 6.5.
+    private static func cachedPages(_ path: String) throws -> UInt64? {
+        let file = try OpenFile(path, O_RDONLY)
+        let range: [UInt64] = [0, 0]
+        var statistics = [UInt64](repeating: 0, count: 5)
+        let result = systemCall(451, file.descriptor, range, &statistics, 0)
+        guard result == 0 || errno != ENOSYS else { return nil }
+        try check(result)
+        return statistics[0]
+    }
+
+    @Test(arguments: [("none", false), ("kernel", true)])
+    func whatIsReadStaysInThePageCacheOnlyWithOneOfTheModes(_ cache: String, _ stays: Bool) throws {
+        let mounted = try Mounted(options: "cache=\(cache)")
+        for count in [100, 100_000] {
+            let path = mounted("f\(count)")
+            try put(pattern(count), path)
+            // Past the time in which a new value is read past the page cache in any case.
+            sleep(2)
+            for _ in 0..<3 { #expect(try contents(path) == pattern(count)) }
+            guard let pages = try Self.cachedPages(path) else { return }
+            #expect(stays ? pages > 0 : pages == 0, "\(pages) pages of \(count) bytes")
+        }
+        let log = try OpenFile(mounted("log"), O_RDWR | O_CREAT)
+        try log.write("in place")
+        #expect(try log.text() == "in place")
+        if !stays, let pages = try Self.cachedPages(mounted("log")) { #expect(pages == 0) }
+    }
+
     @Test func aLockedMountHasNoKeys() throws {
         let mounted = try Mounted()
         try put("secret", mounted("f"))

@@ -89,6 +89,35 @@ final class OutliveTests {
         #expect(memory != nil)
     }
 
+    /// Errors are better than a mount that hangs for ever.
+    private func expectGivenUp() {
+        #expect(eventually { Workspace.mountpoints(below: self.mounted.workspace.path).isEmpty })
+        let guardian = mounted.guardian
+        #expect(eventually { kill(guardian, 0) != 0 })
+    }
+
+    @Test func aServerThatCannotComeBackIsGivenUp() throws {
+        try put("x", mounted("f"))
+        try check(rename(mounted.store + "/records.sqlite", mounted.store + "/elsewhere"))
+        kill(try mounted.process("server"), SIGKILL)
+        expectGivenUp()
+        // Nothing is lost.
+        try check(rename(mounted.store + "/elsewhere", mounted.store + "/records.sqlite"))
+        try mounted.mount()
+        #expect(try text(mounted("f")) == "x")
+    }
+
+    @Test func aRequestThatNoServerSurvivesIsGivenUp() throws {
+        try put("x", mounted("f"))
+        for _ in 0..<40 {
+            guard let server = try? mounted.process("server") else { break }
+            kill(server, SIGSEGV)
+        }
+        expectGivenUp()
+        try mounted.mount()
+        #expect(try text(mounted("f")) == "x")
+    }
+
     @Test func anUpgradeReplacesTheServer() throws {
         try put("x", mounted("f"))
         let open = try OpenFile(mounted("f"), O_RDONLY)

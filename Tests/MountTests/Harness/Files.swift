@@ -17,6 +17,13 @@ func removexattr(_ path: UnsafePointer<CChar>, _ name: UnsafePointer<CChar>) -> 
 @_silgen_name("setfsuid") @discardableResult func setfsuid(_ uid: uid_t) -> Int32
 @_silgen_name("setfsgid") @discardableResult func setfsgid(_ gid: gid_t) -> Int32
 
+// syscall(2), for those that Glibc has no function for.
+@_silgen_name("syscall")
+func systemCall(
+    _ number: Int, _ descriptor: Int32, _ range: UnsafePointer<UInt64>, _ result: UnsafeMutablePointer<UInt64>,
+    _ flags: UInt32
+) -> Int
+
 /// An open file that is closed at the end of its life.
 final class OpenFile {
     private(set) var descriptor: Int32
