@@ -1,3 +1,4 @@
+import CLinux
 import Fuse
 import Glibc
 import Synchronization
@@ -33,6 +34,24 @@ struct WireTests {
             15, node: 2, unique: 1 << 63 | 44, FakeKernel.bytes64([7, 0, 100, 0, 0]))
         #expect(reply.error == 0 && reply.body == Array("value".utf8))
         #expect(fileSystem.state.withLock { $0.resent } == ["read"])
+    }
+
+    @Test("a kernel that knows no resend is taken over from, and it is told")
+    func takeoverWithoutResend() throws {
+        // Reading it waits, and writing to it is EINVAL, which a kernel before 6.9 says of the notification.
+        var none = sigset_t()
+        sigemptyset(&none)
+        let descriptor = ll_signalfd(&none)
+        _ = fcntl(descriptor, F_SETFL, 0)
+        defer { close(descriptor) }
+        let server = try Server(serving: MemoryFileSystem(), descriptor: descriptor)
+        let request = FakeKernel.request(26, unique: 2, FakeKernel.initBody(flags: 0, flags2: 0))
+        #expect(server.kernelResends)
+        var hasStarted = false
+        try server.start(.takingOver(initRequest: request)) { hasStarted = true }
+        #expect(hasStarted && !server.kernelResends)
+        server.stop(atMost: 10)
+        #expect(server.wait() == .stopped)
     }
 
     @Test("a takeover without an INIT request is refused")

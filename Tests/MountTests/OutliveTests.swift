@@ -130,6 +130,67 @@ final class OutliveTests {
         try open.close()
     }
 
+    /// The program that is installed may be anything; the server that serves is kept until another one has shown that it
+    /// can.
+    @Test func anUpgradeToWhatCannotServeIsNone() throws {
+        let workspace = try Workspace()
+        let installed = workspace("letterlock")
+        let (store, path) = (workspace.store, workspace("mnt"))
+        func install(_ program: String) throws {
+            try workspace.done(["cp", program, installed + ".new"])
+            try check(rename(installed + ".new", installed))
+        }
+        func server() throws -> pid_t {
+            let status = try text(path + "/.letterlock/status")
+            let digits = status[try #require(status.firstRange(of: "\"server\":{\"pid\":")).upperBound...]
+            return try #require(pid_t(digits.prefix { $0.isNumber }))
+        }
+        try install(try Workspace.program())
+        try workspace.done([installed, "init", store, "--key-service", workspace.keyService])
+        try workspace.done([installed, "mount", store, path, "--key-service", workspace.keyService])
+        try put("x", path + "/f")
+        let old = try server()
+        for program in ["/bin/false", "/bin/true", "/etc/passwd"] {
+            try install(program)
+            let outcome = try workspace.letterlock("upgrade", path)
+            #expect(outcome.status == 1 && !outcome.complaint.isEmpty, "\(program): \(outcome)")
+            #expect(try server() == old && text(path + "/f") == "x")
+        }
+        try check(unlink(installed))
+        #expect(try workspace.letterlock("upgrade", path).status == 1)
+        #expect(try server() == old)
+        try install(try Workspace.program())
+        #expect(try workspace.letterlock("upgrade", path).status == 0)
+        #expect(try server() != old && text(path + "/f") == "x")
+        try workspace.done([installed, "umount", path])
+    }
+
+    @Test(arguments: [SIGTERM, SIGINT])
+    func aGuardianThatIsToldToEndUnmounts(_ signal: Int32) throws {
+        try put("x", mounted("f"))
+        let open = try OpenFile(mounted("f"), O_RDONLY)
+        let processes = [mounted.guardian, mounted.server]
+        kill(mounted.guardian, signal)
+        #expect(eventually { Workspace.mountpoints(below: self.mounted.workspace.path).isEmpty })
+        // Taken away though it was busy: whoever has a file open goes on with it.
+        #expect(try open.text() == "x")
+        try open.close()
+        #expect(eventually { processes.allSatisfy { kill($0, 0) != 0 } })
+        try mounted.mount()
+        #expect(try text(mounted("f")) == "x")
+    }
+
+    @Test func anIdleMountLocksItself() throws {
+        try mounted.remount("idle_lock=1")
+        try put("x", mounted("f"))
+        let open = try OpenFile(mounted("f"), O_RDONLY)
+        #expect(eventually { (try? self.mounted.answer("lock")) == "locked" })
+        var byte: UInt8 = 0
+        #expect(pread(open.descriptor, &byte, 1, 0) == -1 && errno == ENOKEY)
+        try mounted.command("1", "unlock")
+        #expect(try text(mounted("f")) == "x")
+    }
+
     @Test func lockedNothingIsReadUntilItIsUnlocked() throws {
         try put("secret", mounted("f"))
         let open = try OpenFile(mounted("f"), O_RDONLY)

@@ -35,9 +35,12 @@ extension SecretFS {
     static let restlessTime: Double = 1
     /// Seconds that a replacement waits at most for a reader, from its opening on.
     static let readersTime: Double = 0.25
-    /// Between two looks at whether somebody is done (microseconds), and how many there are at most.
-    private static let pause: UInt32 = 100
-    private static let attemptLimit = 20_000
+    /// How many looks there are at most at whether somebody is done: some 20 seconds, in which a disk that is very busy has
+    /// taken a value. Whoever gave up earlier would read half of two.
+    private static let attemptLimit = 11_000
+
+    /// Between two of them.
+    private static func pause(after attempt: Int) { usleep(attempt < 1000 ? 100 : 2000) }
 
     static var monotonicTime: Double {
         var time = timespec()
@@ -51,7 +54,7 @@ extension SecretFS {
             if let reply = tryToOpenForReading(id, policy, caller, isLast: attempt >= Self.attemptLimit) {
                 return reply
             }
-            usleep(Self.pause)
+            Self.pause(after: attempt)
             attempt += 1
         }
     }
@@ -95,7 +98,7 @@ extension SecretFS {
             attempt += 1
             let isLast = attempt >= Self.attemptLimit
             guard let place = place(of: reader, isLast: isLast) else {
-                usleep(Self.pause)
+                Self.pause(after: attempt)
                 continue
             }
             let count = try answering { () throws(TreeError) in try tree.read(place.node, at: offset, into: buffer) }
@@ -169,12 +172,12 @@ extension SecretFS {
         // Let in by this server, or by one that died meanwhile.
         let isInherited = nodes.update(id) { $0.isInherited } == true
         let inheritedOpening = isInherited ? options.ledger?.lastOpening(of: id) : nil
-        for _ in 0..<Self.attemptLimit {
+        for attempt in 0..<Self.attemptLimit {
             let now = Self.monotonicTime
             let opening = nodes.update(id) { $0.cachedHandles > 0 ? $0.lastCachedOpening : nil } ?? nil
             let isWorthIt = [opening, inheritedOpening].contains { now < ($0 ?? 0) + Self.readersTime }
             guard isWorthIt else { return }
-            usleep(Self.pause)
+            Self.pause(after: attempt)
         }
     }
 
