@@ -115,9 +115,11 @@ public final class AuditLog: @unchecked Sendable {
     public func record(_ entry: AuditEntry, response: (errno: Int32, kekVersion: UInt32?)? = nil)
         throws(AuditFailure)
     {
-        var bodies = [text(entry, .request)]
+        let common = common(entry)
+        var bodies = [AuditEntry.text(.request, common).bytes]
         if let response {
-            bodies.append(text(entry, .response(errno: response.errno, kekVersion: response.kekVersion)))
+            let kind = AuditEntry.Kind.response(errno: response.errno, kekVersion: response.kekVersion)
+            bodies.append(AuditEntry.text(kind, common).bytes)
         }
         do throws(AuditFailure) { try append(bodies) } catch {
             guard options.mode == .failClosed else { return }
@@ -127,7 +129,7 @@ public final class AuditLog: @unchecked Sendable {
 
     /// After what `record` has told of: what happened cannot be taken back, so this is told as soon as it can be.
     public func respond(_ entry: AuditEntry, errno: Int32, kekVersion: UInt32?) {
-        appendLater(text(entry, .response(errno: errno, kekVersion: kekVersion)))
+        appendLater(AuditEntry.text(.response(errno: errno, kekVersion: kekVersion), common(entry)).bytes)
     }
 
     /// The answer to a request that an earlier server has carried out.
@@ -142,16 +144,16 @@ public final class AuditLog: @unchecked Sendable {
         appendLater(text.bytes)
     }
 
-    private func text(_ entry: AuditEntry, _ kind: AuditEntry.Kind) -> [UInt8] {
-        guard options.hidesPaths else { return entry.text(kind, keyring: options.keyring, hide: nil).bytes }
+    private func common(_ entry: AuditEntry) -> AuditText {
+        guard options.hidesPaths else { return entry.common(keyring: options.keyring, hide: nil) }
         let key = keys.withLock { $0 }?.paths
-        return entry.text(kind, keyring: options.keyring) { path in
+        return entry.common(keyring: options.keyring) { path in
             guard let key else { return "hidden" }
             let code = path.withUnsafeBytes { path in
                 key.withKey { MessageAuthentication.hmacSHA256(path, key: $0) }
             }
             return "hmac:" + String(decoding: AuditText.hex(code), as: UTF8.self)
-        }.bytes
+        }
     }
 
     private func appendLater(_ body: [UInt8]) {

@@ -28,6 +28,11 @@ struct AuditText {
     mutating func add(_ name: StaticString, bytes value: some Collection<UInt8>) {
         begin(name)
         bytes.append(UInt8(ascii: "\""))
+        defer { bytes.append(UInt8(ascii: "\"")) }
+        let isPlain = value.allSatisfy {
+            $0 >= 0x20 && $0 != 0x7F && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\")
+        }
+        guard !isPlain else { return bytes.append(contentsOf: value) }
         for byte in value {
             switch byte {
             case UInt8(ascii: "\""), UInt8(ascii: "\\"): bytes += [UInt8(ascii: "\\"), byte]
@@ -37,7 +42,6 @@ struct AuditText {
             default: bytes.append(byte)
             }
         }
-        bytes.append(UInt8(ascii: "\""))
     }
 
     /// A path; one that is no UTF-8 is told in hexadecimal besides.
@@ -49,14 +53,18 @@ struct AuditText {
 
     private static let digits = Array("0123456789abcdef".utf8)
 
+    private static func digit(_ value: UInt8) -> UInt8 {
+        value < 10 ? UInt8(ascii: "0") + value : UInt8(ascii: "a") + value - 10
+    }
+
     static func hex(_ bytes: some Collection<UInt8>) -> [UInt8] {
-        var text: [UInt8] = []
-        text.reserveCapacity(2 * bytes.count)
-        for byte in bytes {
-            text.append(digits[Int(byte >> 4)])
-            text.append(digits[Int(byte & 15)])
+        [UInt8](unsafeUninitializedCapacity: 2 * bytes.count) { text, count in
+            for byte in bytes {
+                text[count] = digit(byte >> 4)
+                text[count + 1] = digit(byte & 15)
+                count += 2
+            }
         }
-        return text
     }
 
     /// Nil for what is no hexadecimal number of so many bytes, in lower case.
@@ -141,12 +149,12 @@ public struct AuditEntry: Sendable {
         case response(errno: Int32, kekVersion: UInt32?)
     }
 
+    /// What both records of it have in common.
+    ///
     /// - Parameter hide: What stands for a path; nil if it may be told.
-    func text(_ kind: Kind, keyring: String, hide: (([UInt8]) -> String)?) -> AuditText {
+    func common(keyring: String, hide: (([UInt8]) -> String)?) -> AuditText {
         var text = AuditText()
         text.bytes.reserveCapacity(640)
-        text.addTime()
-        if case .request = kind { text.add(",\"type\":\"request\"") } else { text.add(",\"type\":\"response\"") }
         text.add("id", id)
         text.add("keyring", keyring)
         text.add("call", call)
@@ -164,6 +172,16 @@ public struct AuditEntry: Sendable {
         if let unit = process.unit { text.add("unit", unit) }
         text.add("decision", isAllowed ? "allow" : "deny")
         text.add("rule", rule)
+        return text
+    }
+
+    /// One of its records, as of now.
+    static func text(_ kind: Kind, _ common: AuditText) -> AuditText {
+        var text = AuditText()
+        text.bytes.reserveCapacity(common.bytes.count + 128)
+        text.addTime()
+        if case .request = kind { text.add(",\"type\":\"request\"") } else { text.add(",\"type\":\"response\"") }
+        text.bytes.append(contentsOf: common.bytes)
         if case .response(let number, let version) = kind {
             if let version { text.add("kek_version", number: version) }
             text.add("errno", number: number)
