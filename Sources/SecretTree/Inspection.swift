@@ -44,7 +44,11 @@ struct Inspection {
             if let map = seals.records.open(record, value, { BlockMap($0, index: record.high) }) {
                 blocks += map.blocks
             }
-        case .orphan: state.orphans.insert(NodeID(rawValue: record.owner))
+        case .orphan:
+            state.orphans.insert(NodeID(rawValue: record.owner))
+            if value.count == RecordSeal.overheadByteCount + Orphan.copyByteCount {
+                state.copies.insert(NodeID(rawValue: record.owner))
+            }
         case .garbage: state.garbage.insert(record.owner)
         case .job:
             if let job = seals.records.open(record, value, { JobRecord($0) }) { state.jobs[job.progress.kind] = job }

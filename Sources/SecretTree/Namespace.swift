@@ -214,8 +214,12 @@ extension Transaction {
         remove(id)
     }
 
-    mutating func putOrphan(_ id: NodeID) {
-        seal(RecordKey(.orphan, id.rawValue), byteCount: 8) { $0.put(id.rawValue, at: 0) }
+    /// - Parameter isCopy: A job's copy of a content: no kernel knows the node, and no later server needs it.
+    mutating func putOrphan(_ id: NodeID, isCopy: Bool = false) {
+        seal(RecordKey(.orphan, id.rawValue), byteCount: isCopy ? Orphan.copyByteCount : Orphan.byteCount) {
+            $0.put(id.rawValue, at: 0)
+            if isCopy { $0[Orphan.byteCount] = 1 }
+        }
         newOrphans.append(id)
     }
 
@@ -223,6 +227,12 @@ extension Transaction {
         delete(RecordKey(.orphan, id.rawValue))
         endedOrphans.append(id)
     }
+}
+
+/// What an orphan's record holds: `node 8`, and for a job's copy of a content one byte more, 1.
+enum Orphan {
+    static let byteCount = 8
+    static let copyByteCount = 9
 }
 
 extension SecretTree {

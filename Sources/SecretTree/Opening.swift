@@ -145,7 +145,7 @@ extension SecretTree {
         foldWithLocalizer()
         store.startFolding()
         do {
-            if !inheritsHolds { for id in state.orphans { try reap(id, now: now) } }
+            for id in inheritsHolds ? state.copies : state.orphans { try reap(id, now: now) }
             collectGarbage(now: now)
             // What an earlier version has left: it changed keys in two transactions.
             try change(now: now) { (transaction: inout Transaction) throws(TreeError) in

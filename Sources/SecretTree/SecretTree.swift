@@ -137,6 +137,8 @@ final class TreeState: @unchecked Sendable {
     var versionCounts: [KEKVersion: Int] = [:]
     /// Nodes without a name that are still held open, and replacements that are being gathered.
     var orphans: Set<NodeID> = []
+    /// Those of them that an earlier process's job had begun to copy a content to.
+    var copies: Set<NodeID> = []
     var jobs: [JobKind: JobRecord] = [:]
     /// The large content that a job copies at the moment.
     var copy: ContentCopy?

@@ -171,6 +171,7 @@ extension SecretTree {
         batch.put(rootKey, seals.root.sealed(rootKey, byteCount: Root.byteCount) { root.put(into: $0) })
         let witness = transaction.isAside ? nil : witness.withLock { $0 }
         witness?.willCommit(epoch: root.epoch)
+        Failpoint.reach()
         do {
             try store.commit(batch) {
                 for (record, old, new) in elements {
@@ -182,6 +183,7 @@ extension SecretTree {
             witness?.didNotCommit(epoch: root.epoch)
             throw TreeError(error)
         }
+        Failpoint.reach()
         finish(transaction, root)
     }
 

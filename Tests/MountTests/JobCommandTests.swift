@@ -21,6 +21,8 @@ struct JobCommandTests {
         #expect(try workspace.letterlock("rotate", mounted.path).status == 0)
         let told = try workspace.letterlock("rewrap", mounted.path, "--dry-run")
         #expect(told.status == 0 && told.text.contains("3 files"))
+        let counted = try workspace.letterlock("rewrap", mounted.path, "--dry-run", "--json")
+        #expect(counted.text == "{\"job\":\"rewrap\",\"files\":3}\n")
         #expect(try version("a") == "1")
         let done = try workspace.letterlock("rewrap", mounted.path, "--wait")
         #expect(done.status == 0 && done.text.contains("3 files done"), "\(done.complaint)")

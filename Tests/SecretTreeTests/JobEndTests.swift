@@ -67,6 +67,26 @@ import Testing
         try tree.close()
     }
 
+    @Test func `a copy that was under way is thrown away by the server that takes over`() throws {
+        let house = try House()
+        let file = try house.tree.make("f")
+        try house.tree.put(Array(repeating: 7, count: 3_000_000), to: file)
+        // The start, the batch, the copy's beginning and its first part.
+        let store = CrashingStore(house.store, commits: 4, diesAfter: false)
+        let tree = try SecretTree.open(store, keyring: house.keyring, readOnly: false, seenEpoch: nil, now: House.now)
+        try tree.startJob(.reencrypt, now: .now())
+        while !store.hasDied, tree.workOnJobs() {}
+        #expect(store.hasDied)
+        let between = try house.reopened(readOnly: true)
+        #expect(between.versionCounts == [Self.one: 2])
+        let again = try SecretTree.open(
+            house.store, keyring: house.keyring, readOnly: false, seenEpoch: nil, takesOver: true, now: House.now)
+        #expect(again.versionCounts == [Self.one: 1])
+        finish(again)
+        #expect(again.job(.reencrypt).state == .done && again.job(.reencrypt).done == 1)
+        #expect(try again.verify().problems.isEmpty)
+    }
+
     // MARK: On a disk
 
     private func scratch() throws -> String {

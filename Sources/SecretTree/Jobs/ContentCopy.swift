@@ -42,7 +42,7 @@ extension SecretTree {
             try transaction.newContent(of: &shadow) { _, _, _, head in [UInt8](head) }
             shadow.isInBlocks = true
             transaction.set(shadow)
-            transaction.putOrphan(shadow.attributes.id)
+            transaction.putOrphan(shadow.attributes.id, isCopy: true)
             transaction.newCopy = ContentCopy(content: node.attributes.content)
             return shadow.attributes.id
         }

@@ -53,6 +53,7 @@ extension SecretTree {
         guard lock.reading({ state.garbage.isDisjoint(with: dropped) }) else {
             return jobsRunner.hold(kind, "old contents are still being dropped", milliseconds: Self.readersDelay)
         }
+        Failpoint.reach()
         do { try store.eraseRemains() } catch {
             if case .io(EBUSY, let what) = error {
                 return jobsRunner.hold(kind, what, milliseconds: Self.readersDelay)

@@ -78,6 +78,9 @@ struct Revoke: ParsableCommand {
         }
         if dryRun {
             let files = try control.text("keys/\(version)/files")
+            if following.json {
+                return Output.line("{\"job\":\"revoke\",\"version\":\(version),\"files\":\(files)}")
+            }
             Output.line("KEK version \(version) would be compromised and \(files) files re-encrypted")
             var paths = String(decoding: try control.read("keys/\(version)/paths"), as: UTF8.self)
                 .split(separator: "\0").map(String.init)
@@ -155,17 +158,24 @@ struct JobOptions: ParsableArguments {
     }
 
     private func foretell(_ job: String, _ control: Control, _ path: String?) throws(Failure) {
-        if let path { return Output.line("\(job) would go through what lies below \(Output.printable(path))") }
+        if let path {
+            return Output.line(
+                following.json
+                    ? "{\"job\":\"\(job)\",\"files\":null}"
+                    : "\(job) would go through what lies below \(Output.printable(path))")
+        }
         var count = 0
         for version in try control.json("keys/list").elements {
             let state = version["state"].words
             guard from == nil || version["version"].integer == from.map(Int.init),
-                ["primary", "enabled", "decrypt-only", "compromised"].contains(state),
-                job == "reencrypt" || state != "primary"
+                ["enabled", "decrypt-only"].contains(state)
+                    || job == "reencrypt" && ["primary", "compromised"].contains(state)
             else { continue }
             count += version["files"].integer ?? 0
         }
-        Output.line("\(job) would go through \(count) files")
+        Output.line(
+            following.json
+                ? "{\"job\":\"\(job)\",\"files\":\(count)}" : "\(job) would go through \(count) files")
     }
 }
 
@@ -192,15 +202,18 @@ struct JobFollower {
             let begun = first ?? done
             first = begun
             let state = progress["state"].words
+            let obstacle: String? = if case .text(let text) = progress["waits_for"] { text } else { nil }
             let rate = Double(done - begun) / max(Self.now - start, 0.001)
             if state != "running" {
                 if isTerminal { Output.write("\r\u{1B}[K", to: STDERR_FILENO) }
                 return try end(state, done, failed)
             }
             if isTerminal {
-                Output.write("\r\u{1B}[K" + bar(done + failed, total, rate), to: STDERR_FILENO)
+                Output.write("\r\u{1B}[K" + bar(done + failed, total, rate, obstacle), to: STDERR_FILENO)
             } else if !isQuiet, Self.now >= nextLine {
-                Output.line("\(job): \(done) of \(total) files, \(Int(rate)) a second")
+                Output.line(
+                    "\(job): \(done) of \(total) files, "
+                        + (obstacle.map { "waiting: \(Output.printable($0))" } ?? "\(Int(rate)) a second"))
                 nextLine = Self.now + Self.secondsBetweenLines
             }
             usleep(Self.pause)
@@ -222,12 +235,19 @@ struct JobFollower {
         }
     }
 
-    private func bar(_ done: Int, _ total: Int, _ rate: Double) -> String {
+    private func bar(_ done: Int, _ total: Int, _ rate: Double, _ obstacle: String?) -> String {
         let width = 30
         let share = total > 0 ? min(1, Double(done) / Double(total)) : 0
         let full = Int(share * Double(width))
         let bar = String(repeating: "#", count: full) + String(repeating: "-", count: width - full)
-        let left = rate > 0 ? "\(Int(Double(max(0, total - done)) / rate)) s left" : ""
+        let left =
+            if let obstacle {
+                "waiting: \(Output.printable(obstacle))"
+            } else if done >= total {
+                "erasing what is old"
+            } else {
+                rate > 0 ? "\(Int((Double(total - done) / rate).rounded(.up))) s left" : ""
+            }
         return "\(job) [\(bar)] \(Int(share * 100)) %  \(done)/\(total)  \(Int(rate))/s  \(left)"
     }
 

@@ -15,9 +15,23 @@ struct Rotate: ParsableCommand {
     @Flag(help: .hidden)
     var wait = false
 
+    @Flag(help: "Say which version it would make, and do nothing.")
+    var dryRun = false
+
+    @Flag(help: "Tell about it as JSON.")
+    var json = false
+
     func run() throws {
         let control = try Control(at: mountpoint)
+        if dryRun {
+            guard let latest = UInt32(try control.text("keys/rotate")) else {
+                throw Failure("keys/rotate is no number")
+            }
+            return Output.line(
+                json ? "{\"latest\":\(latest),\"next\":\(latest + 1)}" : "KEK version \(latest + 1) would be made")
+        }
         try control.write(ifLatest.map { "if-latest=\($0)" } ?? "1", to: "keys/rotate")
-        Output.line("KEK version \(try control.text("keys/primary")) is the primary")
+        let primary = try control.text("keys/primary")
+        Output.line(json ? "{\"primary\":\(primary)}" : "KEK version \(primary) is the primary")
     }
 }

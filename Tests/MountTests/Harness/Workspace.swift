@@ -3,7 +3,7 @@ import Glibc
 /// A directory of one test: a store's place, a mount point, a key file, and what Letterlock remembers.
 final class Workspace {
     let path: String
-    let environment: [String: String]
+    private(set) var environment: [String: String]
 
     init() throws {
         signal(SIGPIPE, SIG_IGN)
@@ -29,6 +29,12 @@ final class Workspace {
     }
 
     func callAsFunction(_ name: String) -> String { "\(path)/\(name)" }
+
+    /// A file that has a server die when it is made: see `Failpoint` in SecretTree. For what is mounted after this.
+    func allowFailpoints() -> String {
+        environment["LETTERLOCK_FAILPOINT"] = self("failpoint")
+        return self("failpoint")
+    }
 
     var store: String { self("store") }
     var keyService: String { "keyfile:" + self("key") }
