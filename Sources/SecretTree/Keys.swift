@@ -5,7 +5,7 @@ internal import Storage
 /// Changing keys: what the keyring decides is stored first, and takes effect with that.
 extension SecretTree {
     /// Changes the lifecycle in one transaction. When it returns, the change has taken effect for every call to
-    /// come; when it throws, nothing has changed.
+    /// come, and survives the loss of power; when it throws, nothing has changed, or the store's disk has failed.
     ///
     /// - Throws: `.key` with what the state machine refuses.
     public func changeKeys(
@@ -15,6 +15,8 @@ extension SecretTree {
             _ = try transaction.changeKeys(change)
         }
         jobsRunner.wake()
+        // What is denied stays denied though the power goes.
+        try sync()
     }
 
     /// Makes a new primary KEK version; no file is touched.

@@ -107,6 +107,7 @@ extension SecretTree {
             transaction.set(job)
         }
         jobsRunner.wake()
+        try sync()
     }
 }
 
