@@ -55,6 +55,30 @@ struct AuditLine {
     /// What the hash is of.
     var hashed: ArraySlice<UInt8>
 
+    /// The lines of a log, each without its newline.
+    static func split(_ bytes: [UInt8]) -> [ArraySlice<UInt8>] {
+        var lines: [ArraySlice<UInt8>] = []
+        bytes.withUnsafeBufferPointer { memory in
+            var start = 0
+            while start < memory.count {
+                let newline = memchr(memory.baseAddress! + start, 10, memory.count - start)
+                let end = newline.map { UnsafePointer($0.assumingMemoryBound(to: UInt8.self)) - memory.baseAddress! }
+                lines.append(bytes[start..<(end ?? memory.count)])
+                start = (end ?? memory.count) + 1
+            }
+        }
+        return lines.filter { !$0.isEmpty }
+    }
+
+    /// What a line is about, without a look at its hash: a server that takes over reads many.
+    static func subject(of line: ArraySlice<UInt8>) -> (type: String, id: String?)? {
+        var head = Fields(line)
+        guard head.take("{\"seq\":"), head.number() != nil, head.take(",\"time\":\""), head.string() != nil,
+            head.take(",\"type\":\""), let type = head.string()
+        else { return nil }
+        return (type, head.take(",\"id\":\"") ? head.string() : nil)
+    }
+
     /// - Parameter line: Without its newline.
     init?(_ line: ArraySlice<UInt8>) {
         let tail = 2 + 64 + 9  // ,"hash":" and 64 digits and "}

@@ -277,11 +277,11 @@ public final class AuditLog: @unchecked Sendable {
                 }
                 file.dropHalfLine()
             }
-            let lines = (file?.tail(1 << 20) ?? []).split(separator: UInt8(ascii: "\n")).compactMap { AuditLine($0) }
+            let lines = AuditLine.split(file?.tail(1 << 20) ?? [])
             let known = memory?.head ?? headOnDisk(keys) ?? AuditHead()
             var reason = options.takesOver ? "takeover" : "mount"
             var bodies: [[UInt8]] = []
-            if let last = lines.last {
+            if let last = lines.reversed().lazy.compactMap({ AuditLine($0) }).first {
                 head = last.head
                 // The server may have died between writing a record and remembering it, and not the other way round.
                 if last.number < known.number || last.number == known.number && last.hash != known.hash {
@@ -300,10 +300,11 @@ public final class AuditLog: @unchecked Sendable {
     }
 
     /// Requests of the last server without a response. Others are none of this one's: they were so before.
-    private func unanswered(_ lines: [AuditLine]) -> [String] {
+    private func unanswered(_ lines: [ArraySlice<UInt8>]) -> [String] {
         var open: [String] = []
         for line in lines {
-            switch (line.type, line.id) {
+            guard let (type, id) = AuditLine.subject(of: line) else { continue }
+            switch (type, id) {
             case ("request", let id?): open.append(id)
             case ("response", let id?), ("interrupted", let id?): open.removeAll { $0 == id }
             default: break

@@ -70,18 +70,28 @@ struct AuditText {
     /// Nil for what is no hexadecimal number of so many bytes, in lower case.
     static func bytes(hex: some Collection<UInt8>, count: Int) -> [UInt8]? {
         guard hex.count == 2 * count else { return nil }
-        var bytes: [UInt8] = []
-        var high: UInt8?
-        for digit in hex {
-            guard let value = digits.firstIndex(of: digit) else { return nil }
-            if let first = high {
-                bytes.append(first << 4 | UInt8(value))
-                high = nil
-            } else {
-                high = UInt8(value)
+        var isHex = true
+        let bytes = [UInt8](unsafeUninitializedCapacity: count) { bytes, filled in
+            var isHigh = true
+            for digit in hex {
+                let value: UInt8
+                switch digit {
+                case UInt8(ascii: "0")...UInt8(ascii: "9"): value = digit - UInt8(ascii: "0")
+                case UInt8(ascii: "a")...UInt8(ascii: "f"): value = digit - UInt8(ascii: "a") + 10
+                default:
+                    isHex = false
+                    return
+                }
+                if isHigh {
+                    bytes[filled] = value << 4
+                } else {
+                    bytes[filled] |= value
+                    filled += 1
+                }
+                isHigh.toggle()
             }
         }
-        return bytes
+        return isHex ? bytes : nil
     }
 
     /// `"time":"2026-03-01T12:00:00.123456Z"`: what every record begins with.

@@ -56,7 +56,8 @@ final class ServedKeyring: Sendable {
             try? keeper.close()
             throw error
         }
-        keeper.remember()
+        // After a takeover readers wait; it is remembered in a moment.
+        if !takesOver { keeper.remember() }
         opened.keyring.share(shared)
         board.isLocked = false
         if known < 0 { lock.store(fcntl(opened.store.lockDescriptor, F_DUPFD_CLOEXEC, 64), ordering: .relaxed) }
