@@ -277,7 +277,9 @@ public final class AuditLog: @unchecked Sendable {
                 }
                 file.dropHalfLine()
             }
-            let lines = AuditLine.split(file?.tail(1 << 20) ?? [])
+            // After a takeover readers wait, and what was in flight comes again under its number: the last hundred or so
+            // requests will do.
+            let lines = AuditLine.split(file?.tail(options.takesOver ? 128 << 10 : 1 << 20) ?? [])
             let known = memory?.head ?? headOnDisk(keys) ?? AuditHead()
             var reason = options.takesOver ? "takeover" : "mount"
             var bodies: [[UInt8]] = []
