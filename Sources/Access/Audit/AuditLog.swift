@@ -56,14 +56,14 @@ public final class AuditLog: @unchecked Sendable {
     /// In front of every request's number: another one with each mount.
     public let mount: String
     private let memory: AuditMemory?
-    private let turnstile: Turnstile
+    let turnstile: Turnstile
     private let failing = Atomic<Int32>(0)
-    private let keys: Mutex<Keys?>
+    let keys: Mutex<Keys?>
     private let onChange: @Sendable (_ failing: Int32) -> Void
     private let signer = Signer()
 
     // Unchecked: all of it belongs to whoever is in the turnstile.
-    private var head = AuditHead()
+    var head = AuditHead()
     private let file: AuditFile?
     private let syslog: AuditSyslog?
     private var unsigned = 0
@@ -240,30 +240,6 @@ public final class AuditLog: @unchecked Sendable {
         if number != 0 { signer.wake() }
     }
 
-    private func note(_ type: StaticString, _ name: StaticString, _ count: Int) -> [UInt8] {
-        var text = AuditText()
-        text.addTime()
-        text.add(",\"type\":\"")
-        text.add(type)
-        text.add("\"")
-        text.add("keyring", options.keyring)
-        text.add(name, number: count)
-        return text.bytes
-    }
-
-    private func opened(_ reason: String) -> [UInt8] {
-        var text = AuditText()
-        text.addTime()
-        text.add(",\"type\":\"opened\"")
-        text.add("reason", reason)
-        text.add("keyring", options.keyring)
-        text.add("store", options.store)
-        text.add("mode", options.mode.rawValue)
-        text.add("pid", number: getpid())
-        text.add("version", options.version)
-        return text.bytes
-    }
-
     // MARK: Beginning and ending
 
     /// Finds the end of the chain, and says which requests the last server has left without an answer.
@@ -315,15 +291,6 @@ public final class AuditLog: @unchecked Sendable {
         return open
     }
 
-    private func interrupted(_ id: String) -> [UInt8] {
-        var text = AuditText()
-        text.addTime()
-        text.add(",\"type\":\"interrupted\"")
-        text.add("id", id)
-        text.add("keyring", options.keyring)
-        return text.bytes
-    }
-
     /// The last record is signed, and the file closed. Records are not taken any more.
     public func close() {
         signer.stop()
@@ -368,17 +335,6 @@ public final class AuditLog: @unchecked Sendable {
         return true
     }
 
-    private func checkpointBody(_ keys: Keys, isLast: Bool) -> [UInt8] {
-        var text = AuditText()
-        text.addTime()
-        text.add(",\"type\":\"checkpoint\"")
-        if isLast { text.add("reason", "rotation") }
-        text.add("key", bytes: AuditText.hex(keys.signing.publicKey))
-        text.add("keyring", options.keyring)
-        text.add("store", options.store)
-        return text.bytes
-    }
-
     /// The number of the record that was remembered last.
     private let remembered = Mutex<UInt64>(0)
 
@@ -417,86 +373,5 @@ public final class AuditLog: @unchecked Sendable {
         guard file.open() == 0 else { return }
         file.dropHalfLine()
         if file.tail(1).isEmpty { waiting.insert(opened("rotation"), at: 0) }
-    }
-
-    // MARK: Reading
-
-    /// The newest records, as lines.
-    public func tail() -> [UInt8] {
-        guard let path = options.path else { return [] }
-        let file = AuditFile(path)
-        guard file.openForReading() else { return [] }
-        let limit = 100
-        let lines = file.tail(1 << 17).split(separator: UInt8(ascii: "\n")).suffix(limit)
-        return Array(lines.joined(separator: [UInt8(ascii: "\n")])) + (lines.isEmpty ? [] : [UInt8(ascii: "\n")])
-    }
-
-    /// Whether the log is what was written: `ok N records`, or where it is not.
-    public func verify() -> String {
-        guard let path = options.path else { return "no file to verify" }
-        let (known, key) = (turnstile.pass { head } ?? nil, keys.withLock { $0 }?.signing.publicKey)
-        guard let known else { return "the log's device does not answer" }
-        var verification = AuditVerification(key: key)
-        verification.read(path)
-        return verification.verdict(known: known, isLive: true).text
-    }
-}
-
-/// The thread that signs, a moment after there is something to be signed.
-private final class Signer: @unchecked Sendable {
-    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-    private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
-    // Guarded by `mutex`.
-    private var isWanted = false
-    private var isRunning = false
-
-    init() {
-        pthread_mutex_init(mutex, nil)
-        pthread_cond_init(condition, nil)
-    }
-
-    func start(_ work: @escaping @Sendable () -> Bool) {
-        isRunning = true
-        let started = SecretStack.startThread(byteCount: 256 << 10) { [self] in
-            while awaitWork() {
-                // A second's worth at a time; what fails is tried again after another one.
-                sleepASecond()
-                if !work() { wake() }
-            }
-        }
-        if started != 0 { isRunning = false }
-    }
-
-    func wake() {
-        pthread_mutex_lock(mutex)
-        if !isWanted {
-            isWanted = true
-            pthread_cond_broadcast(condition)
-        }
-        pthread_mutex_unlock(mutex)
-    }
-
-    func stop() {
-        pthread_mutex_lock(mutex)
-        isRunning = false
-        pthread_cond_broadcast(condition)
-        pthread_mutex_unlock(mutex)
-    }
-
-    private func awaitWork() -> Bool {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        while !isWanted, isRunning { pthread_cond_wait(condition, mutex) }
-        isWanted = false
-        return isRunning
-    }
-
-    private func sleepASecond() {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        var deadline = timespec()
-        clock_gettime(CLOCK_REALTIME, &deadline)
-        deadline.tv_sec += 1
-        while isRunning, pthread_cond_timedwait(condition, mutex, &deadline) != ETIMEDOUT {}
     }
 }
