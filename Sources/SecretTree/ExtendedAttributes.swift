@@ -35,6 +35,9 @@ extension SecretTree {
             if !isThere {
                 guard try listByteCount(of: node) + name.count + 1 <= Self.attributeListLimit else { throw .full }
                 node.attributeCount += 1
+            } else if holds(record, of: id, value) {
+                // As on ext4, which leaves times alone when nothing changes.
+                return
             }
             transaction.seal(record, byteCount: StoredAttribute.byteCount(name.count, value.count)) {
                 StoredAttribute.put(name, value, into: $0)
@@ -42,6 +45,12 @@ extension SecretTree {
             node.attributes.statusChangeTime = now
             transaction.set(node)
         }
+    }
+
+    /// Whether an attribute has this value already; one that does not authenticate has none.
+    private func holds(_ record: RecordKey, of id: NodeID, _ value: UnsafeRawBufferPointer) -> Bool {
+        let isSame = try? open(record, of: id) { StoredAttribute($0)?.value.elementsEqual(value) }
+        return (isSame ?? nil) == true
     }
 
     /// Calls `body` with the value's bytes.

@@ -53,6 +53,8 @@ extension SecretTree {
         throws(TreeError) -> NodeAttributes
     {
         try change(now: now) { (transaction: inout Transaction) throws(TreeError) -> NodeAttributes in
+            // In a directory that was removed: ext4 says EPERM here, and ENOENT to what has a name.
+            guard try transaction.node(parent).attributes.linkCount > 0 else { throw .notPermitted }
             let directory = try transaction.directoryForNewEntry(parent)
             var node = try transaction.newNode(new, in: directory)
             node.attributes.linkCount = 0

@@ -93,6 +93,12 @@ struct AttributeTests {
         try expectMoved("f", modified: false, changed: true) {
             try setExtendedAttribute(mounted("f"), "user.a", "1")
         }
+        try expectMoved("f", modified: false, changed: false) {
+            try setExtendedAttribute(mounted("f"), "user.a", "1")
+        }
+        try expectMoved("f", modified: false, changed: true) {
+            try setExtendedAttribute(mounted("f"), "user.a", "2")
+        }
         try expectMoved("f", modified: true, changed: true) { try check(truncate(mounted("f"), 1)) }
         try expectMoved("f", modified: false, changed: false) { _ = try text(mounted("f")) }
         try expectMoved("d", modified: true, changed: true) { try put("", mounted("d/x")) }
@@ -103,6 +109,20 @@ struct AttributeTests {
         try expectMoved("d", modified: true, changed: true) { try check(unlink(mounted("d/y"))) }
         try expectMoved("d", modified: true, changed: true) { try check(mkdir(mounted("d/z"), 0o700)) }
         try expectMoved("d", modified: true, changed: true) { try check(rmdir(mounted("d/z"))) }
+    }
+
+    /// As `cp -p` of an empty file does.
+    @Test(arguments: ["", "value"])
+    func aTimeThatIsSetBeforeTheCloseIsKept(value: String) throws {
+        try put("old", mounted("f"))
+        let file = try OpenFile(mounted("f"), O_WRONLY | O_TRUNC)
+        if !value.isEmpty { try file.write(value) }
+        let time = timespec(tv_sec: 1_000_000_000, tv_nsec: 5)
+        expectDone(futimens(file.descriptor, [time, time]))
+        try file.close()
+        // What wrote nothing ends when its descriptor is released.
+        #expect(try eventually { try text(mounted("f")) == value })
+        #expect(try attributes(mounted("f")).modified == Instant(time))
     }
 
     @Test func theBirthTimeIsThatOfTheMaking() throws {

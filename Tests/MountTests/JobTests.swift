@@ -19,7 +19,7 @@ struct JobTests {
     }
 
     private func expectDone(_ job: String, at place: SourceLocation = #_sourceLocation) throws {
-        let isDone = try eventually { try mounted.answer(job).contains("\"state\":\"done\"") }
+        let isDone = try eventually { try mounted.answer(job).hasPrefix("{\"state\":\"done\"") }
         let said = try mounted.answer(job)
         #expect(isDone, "\(said)", sourceLocation: place)
     }

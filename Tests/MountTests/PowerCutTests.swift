@@ -68,7 +68,7 @@ final class PowerCutTests {
         }
     }
 
-    private func isDone(_ job: String) throws -> Bool { try text(control(job)).contains("\"state\":\"done\"") }
+    private func isDone(_ job: String) throws -> Bool { try text(control(job)).hasPrefix("{\"state\":\"done\"") }
 
     @Test(arguments: ["rewrap", "reencrypt"], [0, 2_000, 10_000, 50_000] as [UInt32])
     func aJobLosesNothing(job: String, microseconds: UInt32) throws {

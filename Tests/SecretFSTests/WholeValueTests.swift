@@ -3,6 +3,7 @@ import Glibc
 import Keyring
 import SecretFS
 import SecretTree
+import Synchronization
 import Testing
 
 struct WholeValueTests {
@@ -123,4 +124,60 @@ struct WholeValueTests {
         mounted.fileSystem.drain()
         #expect(try mounted.value(node) == "new")
     }
+
+    @Test("who begins while a value is being replaced reads one value, however often it is replaced then")
+    func readersAmongReplacements() throws {
+        nonisolated(unsafe) let mounted = try MountedTree(cache: .none)
+        let values = "abcdefgh".map { String(repeating: $0, count: 64) }
+        let node = try mounted.make("a", values[0])
+        let isOver = Atomic(false)
+        let torn = Atomic(0)
+        let readers = (0..<3).map { _ in
+            Thread {
+                do throws(Errno) {
+                    while !isOver.load(ordering: .relaxed) {
+                        let reader = try mounted.fileSystem.open(node, flags: O_RDONLY, mounted.caller).handle
+                        defer { mounted.fileSystem.release(node, handle: reader, flags: O_RDONLY) }
+                        // One that has begun with an older value, and begins anew.
+                        for _ in 0..<3 {
+                            var value = ""
+                            for place in 0..<8 { value += try mounted.read(node, reader, at: Int64(place * 8), 8) }
+                            if Set(value).count != 1 || value.count != 64 { torn.add(1, ordering: .relaxed) }
+                        }
+                    }
+                } catch { torn.add(1, ordering: .relaxed) }
+            }
+        }
+        defer {
+            isOver.store(true, ordering: .relaxed)
+            for reader in readers { reader.join() }
+            #expect(torn.load(ordering: .relaxed) == 0)
+        }
+        for round in 0..<800 {
+            let writer = try mounted.openToReplace(node)
+            try mounted.write(values[round % values.count], to: node, writer)
+            try mounted.close(node, writer)
+        }
+    }
+}
+
+private final class Thread {
+    private final class Body: Sendable {
+        let run: @Sendable () -> Void
+        init(_ run: @escaping @Sendable () -> Void) { self.run = run }
+    }
+
+    private var thread = pthread_t()
+
+    init(_ run: @escaping @Sendable () -> Void) {
+        let body = Unmanaged.passRetained(Body(run))
+        pthread_create(
+            &thread, nil,
+            { context in
+                Unmanaged<Body>.fromOpaque(context!).takeRetainedValue().run()
+                return nil
+            }, body.toOpaque())
+    }
+
+    func join() { pthread_join(thread, nil) }
 }

@@ -87,7 +87,7 @@ extension SecretFS {
         if change.clearsSetID, isChown {
             let present = try answering { () throws(TreeError) in try tree.attributes(of: id) }
             change.clearsSetID = present.type != .directory
-            if request.asksForNothing, change.clearsSetID, present.permissions & 0o6000 != 0 {
+            if request.asksForNothing, change.clearsSetID, present.losesSetID(to: caller) {
                 // Nobody has checked who asks, as the kernel finds no attribute in the request. It may be a write through
                 // the page cache, or fallocate(2), for which an open descriptor is enough.
                 let isWriting = writers.contains { $0.node == id }
@@ -125,6 +125,14 @@ extension SecretFS {
             try tree.setAttributes(of: id, requested, now: now)
         }
         return (stat(attributes, options), attributeValidity(of: id, since: changes))
+    }
+}
+
+extension NodeAttributes {
+    /// Whether a chown(2) that asks for nothing would take bits away. The set-group-id bit of what its group may not run
+    /// stays for the group.
+    fileprivate func losesSetID(to caller: Caller) -> Bool {
+        permissions & 0o6000 != 0 && (permissions & 0o6010 != 0o2000 || caller.gid != gid)
     }
 }
 

@@ -236,7 +236,7 @@ final class ReplaceSession: Sendable {
                 shadow = try tree.beginReplacement(of: node, now: now)
                 state.cell?.shadow = shadow
             case .untouched, .ended:
-                try empty(clearsSetID: state.clearsSetID, now: now)
+                try empty(state, now: now)
                 return nil
             }
             try replace(with: shadow, keepsOld: keepsOld, clearsSetID: state.clearsSetID, now: now)
@@ -250,10 +250,11 @@ final class ReplaceSession: Sendable {
         } catch { throw Errno(error) }
     }
 
-    private func empty(clearsSetID: Bool, now: Timestamp) throws(TreeError) {
+    private func empty(_ state: State, now: Timestamp) throws(TreeError) {
         var change = AttributeChange()
         change.size = 0
-        change.clearsSetID = clearsSetID
+        change.clearsSetID = state.clearsSetID
+        change.modificationTime = state.modificationTime
         _ = try tree.setAttributes(of: node, change, now: now)
     }
 

@@ -92,18 +92,17 @@ extension SecretFS {
     /// Reads the value that a reader has begun with, or the file's own if it begins now.
     func read(_ number: UInt64, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
         guard let reader = readers[number] else { throw Errno(EBADF) }
-        if offset == 0 { catchUp(reader) }
         var attempt = 0
         while true {
             attempt += 1
             let isLast = attempt >= Self.attemptLimit
-            guard let place = place(of: reader, isLast: isLast) else {
+            guard let place = place(of: reader, begins: offset == 0, isLast: isLast) else {
                 Self.pause(after: attempt)
                 continue
             }
             let count = try answering { () throws(TreeError) in try tree.read(place.node, at: offset, into: buffer) }
             // If the value was replaced while it was read at the file itself, it may be either, and is read again.
-            if place.node != reader.node || isLast || self.place(of: reader, isLast: false) == place { return count }
+            if place.node != reader.node || isLast || self.place(of: reader) == place { return count }
         }
     }
 
@@ -113,23 +112,23 @@ extension SecretFS {
     }
 
     /// Where the value is that a reader reads; nil if it is just being replaced.
-    private func place(of reader: Reader, isLast: Bool) -> Place? {
+    ///
+    /// - Parameter begins: It reads the file's own value from now on. Not while that is being replaced: the replacement
+    ///   has looked already at who reads it, and would leave this one with half of two.
+    private func place(of reader: Reader, begins: Bool = false, isLast: Bool = false) -> Place? {
+        var unused: [NodeID] = []
         let found = nodes.update(reader.node) { state -> Place? in
             if state.isReplacing, !isLast { return nil }
+            if begins, reader.generation.load(ordering: .relaxed) != state.valueGeneration {
+                reader.generation.store(state.valueGeneration, ordering: .relaxed)
+                reader.cell?.generation = state.valueGeneration
+                unused = state.takeUnusedSnapshots()
+            }
             let node = state.snapshots[reader.generation.load(ordering: .relaxed)] ?? reader.node
             return Place(node: node, generation: state.valueGeneration)
         }
+        release(unused)
         return found ?? Place(node: reader.node, generation: 0)
-    }
-
-    private func catchUp(_ reader: Reader) {
-        let unused = nodes.update(reader.node) { state -> [NodeID] in
-            guard reader.generation.load(ordering: .relaxed) != state.valueGeneration else { return [] }
-            reader.generation.store(state.valueGeneration, ordering: .relaxed)
-            reader.cell?.generation = state.valueGeneration
-            return state.takeUnusedSnapshots()
-        }
-        release(unused ?? [])
     }
 
     func close(reader number: UInt64, _ id: NodeID) {
