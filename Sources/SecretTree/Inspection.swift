@@ -1,59 +1,72 @@
 internal import Keyring
 internal import Storage
 
-/// What one pass over a store finds when it is opened: is it what its root says, and if not, which records are not?
+/// What one pass over all records finds when a store is opened: is it what its root says, and if not, which records are
+/// not?
 struct Inspection {
-    let state: TreeState
+    private let root: Root
+    /// Of the records as they should be.
+    private(set) var localizer = Localizer()
+    private(set) var suspects: [RecordKey: HashSum?] = [:]
+    private(set) var versionCounts: [KEKVersion: Int] = [:]
     /// Blocks that maps name.
     private(set) var blocks: [UInt64] = []
     private(set) var problems: [Problem] = []
 
+    /// Nothing may be changed meanwhile.
     init(of store: any RecordStore, _ seals: TreeSeals, _ root: Root) throws(TreeOpeningError) {
-        state = TreeState(root: root, localizer: Localizer())
+        self.root = root
         var sum = HashSum()
         var count: UInt64 = 0
         var found = Localizer()
         var blocks: [UInt64] = []
-        let state = state
+        var versionCounts: [KEKVersion: Int] = [:]
         do {
             try store.scan(RecordKey.everything, prefix: RecordKind.longestHeadByteCount) { record, value in
-                guard RecordKind(rawValue: record.kind)?.isCounted != false else { return true }
+                let kind = RecordKind(rawValue: record.kind)
+                guard kind?.isCounted != false else { return true }
                 let element = seals.freshness.element(record, value: value)
                 sum += element
                 count += 1
                 found.add(record, element)
-                Self.note(record, value, seals, in: state, &blocks)
+                // What is known of the contents as a whole is gathered on the way.
+                if kind == .envelope, value.count >= Envelope.bareByteCount {
+                    versionCounts[Envelope.version(value), default: 0] += 1
+                } else if kind == .map {
+                    blocks += seals.records.open(record, value, { BlockMap($0, index: record.high) })?.blocks ?? []
+                }
                 return true
             }
         } catch { throw .storage(error) }
         self.blocks = blocks
-        state.localizer = found
+        self.versionCounts = versionCounts
+        localizer = found
         if sum == root.sum, count == root.recordCount { return }
         try localize(in: store, seals, sum)
     }
 
-    /// What is known of the tree as a whole is gathered on the way.
-    private static func note(
-        _ record: RecordKey, _ value: UnsafeRawBufferPointer, _ seals: TreeSeals, in state: TreeState,
-        _ blocks: inout [UInt64]
-    ) {
-        switch RecordKind(rawValue: record.kind) {
-        case .envelope where value.count >= Envelope.bareByteCount:
-            state.versionCounts[Envelope.version(value), default: 0] += 1
-        case .map:
-            if let map = seals.records.open(record, value, { BlockMap($0, index: record.high) }) {
-                blocks += map.blocks
+    /// Fills in what must be known before anything is served, and is little: nodes without a name, dropped contents,
+    /// jobs.
+    static func survey(_ store: any RecordStore, _ seals: TreeSeals, into state: TreeState) throws(TreeOpeningError) {
+        do {
+            try store.scan(.all(.orphan), prefix: .max) { record, value in
+                state.orphans.insert(NodeID(rawValue: record.owner))
+                if value.count == RecordSeal.overheadByteCount + Orphan.copyByteCount {
+                    state.copies.insert(NodeID(rawValue: record.owner))
+                }
+                return true
             }
-        case .orphan:
-            state.orphans.insert(NodeID(rawValue: record.owner))
-            if value.count == RecordSeal.overheadByteCount + Orphan.copyByteCount {
-                state.copies.insert(NodeID(rawValue: record.owner))
+            try store.scan(.all(.garbage), prefix: 0) { record, _ in
+                state.garbage.insert(record.owner)
+                return true
             }
-        case .garbage: state.garbage.insert(record.owner)
-        case .job:
-            if let job = seals.records.open(record, value, { JobRecord($0) }) { state.jobs[job.progress.kind] = job }
-        default: break
-        }
+            try store.scan(.all(.job), prefix: .max) { record, value in
+                if let job = seals.records.open(record, value, { JobRecord($0) }) {
+                    state.jobs[job.progress.kind] = job
+                }
+                return true
+            }
+        } catch { throw .storage(error) }
     }
 
     /// Finds the records that make the sum wrong, with the localizer that the last fold left beside them.
@@ -87,20 +100,20 @@ struct Inspection {
             guard !overlaid.contains(difference.record) else { continue }
             if difference.isPresent {
                 sum -= difference.element
-                state.localizer.drop(difference.record, difference.element)
-                if state.suspects[difference.record] == nil { state.suspects[difference.record] = .some(nil) }
+                localizer.drop(difference.record, difference.element)
+                if suspects[difference.record] == nil { suspects[difference.record] = .some(nil) }
             } else {
                 sum += difference.element
-                state.localizer.add(difference.record, difference.element)
-                state.suspects[difference.record] = .some(difference.element)
+                localizer.add(difference.record, difference.element)
+                suspects[difference.record] = .some(difference.element)
             }
         }
-        guard isComplete, sum == state.root.sum else { throw .tampered(problems.isEmpty ? [problem] : problems) }
+        guard isComplete, sum == root.sum else { throw .tampered(problems.isEmpty ? [problem] : problems) }
         // With another life of the keys, or another configuration, nothing can be trusted to be readable or not.
         let own: Set<UInt8> = [
             RecordKind.configuration.rawValue, RecordKind.lifecycle.rawValue, RecordKind.treeKey.rawValue,
         ]
-        guard !state.suspects.keys.contains(where: { own.contains($0.kind) }) else { throw .tampered(problems) }
+        guard !suspects.keys.contains(where: { own.contains($0.kind) }) else { throw .tampered(problems) }
     }
 
     private static func problem(of difference: Localizer.Difference, among all: [Localizer.Difference]) -> Problem {

@@ -30,7 +30,8 @@ extension SecretTree {
 
     /// How many contents each version wraps.
     public var versionCounts: [KEKVersion: Int] {
-        lock.reading { state.versionCounts.filter { $0.value > 0 } }
+        try? soundness.wait()
+        return lock.reading { state.versionCounts.filter { $0.value > 0 } }
     }
 }
 

@@ -61,6 +61,7 @@ extension SecretTree {
             let tree = SecretTree(
                 store: store, keyring: keyring, seals: try TreeSeals(value, keyring),
                 state: TreeState(root: Root(), localizer: Localizer()), isReadOnly: false)
+            tree.soundness.end(isSound: true)
             do {
                 try tree.perform(now: now) { (transaction: inout Transaction) throws(TreeError) in
                     transaction.put(RecordKey(.configuration), keyring.configurationBytes)
@@ -92,10 +93,13 @@ extension SecretTree {
     /// - Parameters:
     ///   - seenEpoch: The epoch remembered outside the store; nil to accept any.
     ///   - takesOver: A kernel knows nodes of this tree from an earlier server: those without a name stay until it
-    ///     forgets them.
+    ///     forgets them, and nothing is put in order before `startJobs`.
+    ///   - whenUnsound: If given, the records are gone through while the tree is read already, as it was when the
+    ///     server died whose place this one takes; changes wait. Told, by another thread, if the tree cannot be opened
+    ///     after all: whoever serves it must end.
     public static func open(
         _ store: any RecordStore, keyring: UnlockedKeyring, readOnly: Bool, seenEpoch: UInt64?,
-        takesOver: Bool = false, now: Timestamp
+        takesOver: Bool = false, whenUnsound: (@Sendable (TreeOpeningError) -> Void)? = nil, now: Timestamp
     ) throws(TreeOpeningError) -> SecretTree {
         let treeKey: [UInt8]?
         do { treeKey = try store.read(RecordKey(.treeKey)) { $0.map { [UInt8]($0) } } } catch { throw .storage(error) }
@@ -109,13 +113,48 @@ extension SecretTree {
         }
         let root = try readRoot(of: store, seals)
         if let seenEpoch, root.epoch < seenEpoch { throw .rolledBack(epoch: root.epoch, seen: seenEpoch) }
-        let inspection = try Inspection(of: store, seals, root)
+        let state = TreeState(root: root, localizer: Localizer())
+        try Inspection.survey(store, seals, into: state)
         let tree = SecretTree(
-            store: store, keyring: keyring, seals: seals, state: inspection.state, isReadOnly: readOnly,
-            inheritsHolds: takesOver)
-        for problem in inspection.problems { tree.report(problem) }
-        if !readOnly { try tree.takeUp(inspection.blocks, now: now) }
+            store: store, keyring: keyring, seals: seals, state: state, isReadOnly: readOnly, inheritsHolds: takesOver)
+        if let whenUnsound, tree.inspectBeside(whenUnsound) { return tree }
+        try tree.inspect()
+        if !takesOver { try tree.putInOrder(now: now) }
         return tree
+    }
+
+    /// Has another thread inspect the store; false if there is none to be had.
+    private func inspectBeside(_ whenUnsound: @escaping @Sendable (TreeOpeningError) -> Void) -> Bool {
+        let work: @Sendable () -> Void = {
+            do throws(TreeOpeningError) { try self.inspect() } catch { whenUnsound(error) }
+        }
+        return SecretStack.startThread(byteCount: Self.inspectionStackByteCount, work) == 0
+    }
+
+    private static let inspectionStackByteCount = 512 << 10
+
+    /// Finds out whether the store is sound, and makes it ready for changes if it is.
+    private func inspect() throws(TreeOpeningError) {
+        do {
+            let found = try Inspection(of: store, seals, state.root)
+            lock.writing {
+                state.localizer = found.localizer
+                state.suspects = found.suspects
+                state.versionCounts = found.versionCounts
+                for suspect in found.suspects.keys { cache[NodeID(rawValue: suspect.owner)] = nil }
+            }
+            for problem in found.problems { report(problem) }
+            if !isReadOnly {
+                store.markBlocksUsed(found.blocks)
+                store.finishMarking()
+                foldWithLocalizer()
+                store.startFolding()
+            }
+        } catch {
+            soundness.end(isSound: false)
+            throw error
+        }
+        soundness.end(isSound: true)
     }
 
     private static func readRoot(of store: any RecordStore, _ seals: TreeSeals) throws(TreeOpeningError) -> Root {
@@ -138,14 +177,11 @@ extension SecretTree {
         }
     }
 
-    /// Makes a tree that was found sound ready for changes.
-    private func takeUp(_ blocks: [UInt64], now: Timestamp) throws(TreeOpeningError) {
-        store.markBlocksUsed(blocks)
-        store.finishMarking()
-        foldWithLocalizer()
-        store.startFolding()
+    /// Ends what an earlier process was at when it died.
+    func putInOrder(now: Timestamp) throws(TreeOpeningError) {
+        guard !isReadOnly else { return }
         do {
-            for id in inheritsHolds ? state.copies : state.orphans { try reap(id, now: now) }
+            for id in lock.reading({ inheritsHolds ? state.copies : state.orphans }) { try reap(id, now: now) }
             collectGarbage(now: now)
             // What an earlier version has left: it changed keys in two transactions.
             try change(now: now) { (transaction: inout Transaction) throws(TreeError) in

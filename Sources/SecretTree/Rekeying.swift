@@ -22,6 +22,7 @@ extension SecretTree {
     /// - Throws: `.tampered` if the store is not what it should be, which a new sum would hide.
     public func rekey(to successor: UnlockedKeyring, now: Timestamp) throws(TreeError) {
         guard !isReadOnly else { throw .readOnly }
+        try soundness.wait()
         try lock.writing { () throws(TreeError) in
             guard state.suspects.isEmpty else { throw .tampered(.root) }
             let record = RecordKey(.treeKey)

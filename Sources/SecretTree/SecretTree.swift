@@ -21,12 +21,15 @@ public final class SecretTree: Sendable {
     let lock = ReadWriteLock()
     let seals: TreeSeals
     let state: TreeState
+    let soundness = Soundness()
     let cache = NodeCache()
     let holds = Mutex<[NodeID: Int]>([:])
     let problemList = Mutex<[Problem]>([])
     /// Held by the one who collects garbage.
     let collecting = Mutex<Void>(())
     let jobsRunner = JobsRunner()
+    /// The thread of the jobs has begun to put in order what the last process left.
+    let isInOrder = Atomic(false)
     /// What a job over a part of the tree found there.
     let jobScope = Mutex<JobScope?>(nil)
     private let synced = Mutex<UInt64>(0)
@@ -96,6 +99,8 @@ public final class SecretTree: Sendable {
     /// Folds and closes the store. The tree cannot be used afterwards.
     public func close() throws(TreeError) {
         jobsRunner.stop()
+        // Folded without its localizer the store would say nothing of what was tampered with.
+        try? soundness.wait()
         do { try store.close() } catch { throw TreeError(error) }
     }
 }

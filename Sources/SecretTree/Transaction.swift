@@ -131,6 +131,7 @@ extension SecretTree {
     /// Runs one change as a transaction: all of it happens, or nothing does.
     func perform<R>(now: Timestamp, _ body: (inout Transaction) throws(TreeError) -> R) throws(TreeError) -> R {
         guard !isReadOnly else { throw .readOnly }
+        try soundness.wait()
         return try lock.writing { () throws(TreeError) -> R in
             var transaction = Transaction(tree: self, now: now)
             do throws(TreeError) {

@@ -18,6 +18,7 @@ extension SecretTree {
     ///
     /// - Parameter progress: Told now and then how many records are done, of how many.
     public func verify(progress: (Int, Int) -> Void = { _, _ in }) throws(TreeError) -> VerificationReport {
+        try? soundness.wait()
         var check = Verification(tree: self)
         try lock.reading { () throws(TreeError) in
             try check.records(progress)

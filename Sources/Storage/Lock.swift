@@ -1,12 +1,12 @@
 internal import Glibc
 
 /// A mutex with one condition, for critical sections that throw typed errors and return anything.
-final class Lock: @unchecked Sendable {
+package final class Lock: @unchecked Sendable {
     // The pointers never change, and pthread objects are made to be shared between threads.
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private let condition: UnsafeMutablePointer<pthread_cond_t>
 
-    init() {
+    package init() {
         mutex = .allocate(capacity: 1)
         condition = .allocate(capacity: 1)
         pthread_mutex_init(mutex, nil)
@@ -25,14 +25,17 @@ final class Lock: @unchecked Sendable {
     }
 
     @inline(__always)
-    func locked<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R {
+    package func locked<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R {
         pthread_mutex_lock(mutex)
         defer { pthread_mutex_unlock(mutex) }
         return try body()
     }
 
+    /// Waits, the lock given up meanwhile, until woken. Only when locked.
+    package func wait() { pthread_cond_wait(condition, mutex) }
+
     /// Waits, the lock given up meanwhile, until woken or until `milliseconds` have passed. Only when locked.
-    func wait(milliseconds: Int) {
+    package func wait(milliseconds: Int) {
         var deadline = timespec()
         clock_gettime(CLOCK_MONOTONIC, &deadline)
         deadline.tv_sec += milliseconds / 1000
@@ -44,5 +47,5 @@ final class Lock: @unchecked Sendable {
         pthread_cond_timedwait(condition, mutex, &deadline)
     }
 
-    func wake() { pthread_cond_broadcast(condition) }
+    package func wake() { pthread_cond_broadcast(condition) }
 }

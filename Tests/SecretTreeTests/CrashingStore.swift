@@ -13,6 +13,8 @@ final class CrashingStore: RecordStore {
     let isFull = Atomic<Bool>(false)
     /// Somebody walks through the records all the time: nothing can be erased.
     let isWalked = Atomic<Bool>(false)
+    /// A walk through all records does not get on.
+    let holdsWalks = Atomic<Bool>(false)
     let committed = Atomic<Int>(0)
 
     /// - Parameter commits: How many commits go well.
@@ -47,6 +49,8 @@ final class CrashingStore: RecordStore {
         throws(StorageError)
     {
         try live()
+        let isWhole = range.lowerBound.kind == 0 && range.upperBound.kind == .max
+        while isWhole, holdsWalks.load(ordering: .acquiring) { usleep(1000) }
         try store.scan(range, prefix: prefix, body)
     }
     func scanFolded(_ range: ClosedRange<RecordKey>, prefix: Int, _ body: (RecordKey, UnsafeRawBufferPointer) -> Bool)

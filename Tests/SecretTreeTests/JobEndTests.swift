@@ -81,8 +81,10 @@ import Testing
         #expect(between.versionCounts == [Self.one: 2])
         let again = try SecretTree.open(
             house.store, keyring: house.keyring, readOnly: false, seenEpoch: nil, takesOver: true, now: House.now)
-        #expect(again.versionCounts == [Self.one: 1])
+        // Nothing is put in order before whoever serves it has found out what the last server had committed.
+        #expect(again.versionCounts == [Self.one: 2])
         finish(again)
+        #expect(again.versionCounts == [Self.one: 1])
         #expect(again.job(.reencrypt).state == .done && again.job(.reencrypt).done == 1)
         #expect(try again.verify().problems.isEmpty)
     }

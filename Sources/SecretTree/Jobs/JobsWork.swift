@@ -12,12 +12,20 @@ extension SecretTree {
     /// Carries unfinished jobs on in the background, those of an earlier process too, until `close`.
     public func startJobs() {
         guard !isReadOnly else { return }
-        jobsRunner.start { [weak self] in self?.stepOfJobs() ?? .wait(nil) }
+        jobsRunner.start { [weak self] in self?.stepInBackground() ?? .wait(nil) }
+    }
+
+    private func stepInBackground() -> JobsRunner.Step {
+        if inheritsHolds, isInOrder.compareExchange(expected: false, desired: true, ordering: .relaxed).exchanged {
+            // What fails now is tried again at the next opening.
+            try? putInOrder(now: .now())
+        }
+        return stepOfJobs()
     }
 
     /// Does one batch of the most urgent job; false if there is nothing to do at the moment. For tests.
     @discardableResult
-    public func workOnJobs() -> Bool { stepOfJobs() == .again }
+    public func workOnJobs() -> Bool { stepInBackground() == .again }
 
     /// The most urgent job that runs and need not wait. With the lock held.
     var nextJob: JobKind? {

@@ -6,12 +6,26 @@ import Sodium
 extension Guardian {
     func startServer() throws(Failure) {
         board.servers += 1
-        let server = try makeServer(program)
-        current = server
-        // What a server leaves behind when it dies is opened under the same lock.
-        server.channel.send(.go, descriptor: lock)
+        defer { spare = nil }
+        if let spare, tellToGo(spare) { return }
+        tellToGo(try makeServer(program))
         passphrase.map { _ = close($0) }
         passphrase = nil
+    }
+
+    /// False if it is not there any more.
+    @discardableResult
+    func tellToGo(_ server: ServerChild) -> Bool {
+        current = server
+        // What a server leaves behind when it dies is opened under the same lock.
+        return server.channel.send(.go, code: stage == .starting ? 0 : 1, descriptor: lock)
+    }
+
+    /// Starts the next server while nobody waits for it: of what a successor has to do before it can open the store,
+    /// starting a program is the most.
+    private func keepSpare() {
+        // Without one the next server is started when it is needed.
+        spare = try? makeServer(program)
     }
 
     private func makeServer(_ program: Int32, isCandidate: Bool = false) throws(Failure) -> ServerChild {
@@ -45,6 +59,7 @@ extension Guardian {
             board.server = server.process
             if stage == .starting { announce() }
             if upgradeIsUnderWay { endUpgrade(nil) }
+            keepSpare()
             ProcessHygiene.forgetStart()
         case .fit:
             guard server === candidate, stage == .serving, let current else { return }

@@ -28,6 +28,8 @@ final class Guardian {
     /// The store's lock, shared with the server.
     var lock: Int32 = -1
     var current: ServerChild?
+    /// A server that waits for the present one to die. It has opened nothing.
+    var spare: ServerChild?
     /// A server of a newer program that is waiting to take over.
     var candidate: ServerChild?
     /// The process that is unmounting.
@@ -114,7 +116,7 @@ final class Guardian {
         try startServer()
         while true {
             var waiting = [pollfd(fd: signals, events: Int16(POLLIN), revents: 0)]
-            let children = [current, candidate].compactMap { $0 }
+            let children = [current, spare, candidate].compactMap { $0 }
             // poll(2) passes negative descriptors by.
             waiting += children.map {
                 pollfd(fd: $0.hasHungUp ? -1 : $0.channel.descriptor, events: Int16(POLLIN), revents: 0)
@@ -214,6 +216,7 @@ final class Guardian {
             endUpgrade(candidate.failure ?? Failure("the new server has \(Self.words(status))"))
             return false
         }
+        if process == spare?.process { spare = nil }
         guard let server = current, process == server.process else { return false }
         drain(server)
         current = nil
@@ -225,9 +228,8 @@ final class Guardian {
                 try startServer()
                 return false
             }
-            current = candidate
             self.candidate = nil
-            candidate.channel.send(.go, descriptor: lock)
+            tellToGo(candidate)
             return false
         }
         if status == 0 {

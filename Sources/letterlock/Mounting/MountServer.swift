@@ -38,11 +38,12 @@ struct MountServer {
             try Self.checkFormat(of: request.store, check.descriptor)
             channel.send(.fit)
         }
-        let go = try expect(.go, channel)
+        // A spare one is told to go when it is needed, and not needed any more when there is nobody to tell it.
+        guard let go = channel.receive(), go.kind == .go else { return }
         let keyring = ServedKeyring(
             request, board: board, shared: shared, events: ServerChild.Place.events, lock: go.descriptor,
             log: ServerLog(isDetached: isDetached))
-        let door = try open(keyring, channel)
+        let door = try open(keyring, channel, isAwaited: go.code == 1)
         let connection = try expect(.mount, channel).descriptor
         do {
             try serve(door, keyring, channel, connection)
@@ -72,7 +73,7 @@ struct MountServer {
     }
 
     /// Opens the keyring, unless it was locked when the last server died.
-    private func open(_ keyring: ServedKeyring, _ channel: Channel) throws(Failure) -> FrontDoor {
+    private func open(_ keyring: ServedKeyring, _ channel: Channel, isAwaited: Bool) throws(Failure) -> FrontDoor {
         let isFirst = keyring.board.initRequest == nil
         var fileSystem: SecretFS?
         var name = ""
@@ -80,8 +81,16 @@ struct MountServer {
             channel.send(.opened)
         } else {
             let hasKey = keyring.hasSharedKey
+            // Readers wait for a successor, so it looks at the records beside them. What lay there unwatched is looked
+            // at first.
+            let endsItself: @Sendable (Failure) -> Void = { failure in
+                keyring.log.warn(failure.message)
+                channel.fail(failure)
+                _exit(failure.code.rawValue)
+            }
             let (opened, store) = try keyring.open(
-                hasKey ? nil : try request.keys.service(), takesOver: !isFirst)
+                hasKey ? nil : try request.keys.service(), takesOver: !isFirst,
+                whenUnsound: isAwaited ? endsItself : nil)
             for warning in store.warnings where isFirst { channel.send(.warning, warning) }
             fileSystem = opened
             name = store.keyring.name

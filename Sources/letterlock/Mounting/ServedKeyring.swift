@@ -43,12 +43,15 @@ final class ServedKeyring: Sendable {
     /// - Parameters:
     ///   - source: What opens it; nil for the key that the guardian keeps.
     ///   - takesOver: The kernel knows this mount from an earlier server, or from before it was locked.
-    func open(_ source: (any KeyService)?, takesOver: Bool) throws(Failure) -> (SecretFS, OpenKeyring) {
+    ///   - whenUnsound: If given, the store is looked at while it is served; told if it cannot be trusted.
+    func open(_ source: (any KeyService)?, takesOver: Bool, whenUnsound: (@Sendable (Failure) -> Void)? = nil)
+        throws(Failure) -> (SecretFS, OpenKeyring)
+    {
         let known = lock.load(ordering: .relaxed)
         let opened = try StoreOpening.open(
             request.store, key: source.map { .service($0) } ?? .shared(shared), readOnly: request.options.isReadOnly,
             purpose: "mounted at \(request.mountpoint)",
-            acceptsRollback: request.options.acceptsRollback, takesOver: takesOver,
+            acceptsRollback: request.options.acceptsRollback, takesOver: takesOver, whenUnsound: whenUnsound,
             inheritedLock: known >= 0 ? known : nil)
         let keeper = EpochKeeper(opened, log: log)
         do throws(Failure) { try attachAudit(opened, takesOver: takesOver) } catch {

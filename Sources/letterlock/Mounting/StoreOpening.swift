@@ -31,10 +31,12 @@ enum StoreOpening {
     ///   - purpose: What the lock file says of this process: `mounted at …`.
     ///   - acceptsRollback: An older copy than was seen before is taken, with a warning.
     ///   - takesOver: A kernel knows the tree from an earlier server.
+    ///   - whenUnsound: If given, the store is looked at while it is read already, as its last server left it; told if
+    ///     it cannot be trusted.
     ///   - inheritedLock: The store's lock, which another process has for both.
     static func open(
         _ path: String, key: Key, readOnly: Bool, purpose: String, acceptsRollback: Bool, takesOver: Bool = false,
-        inheritedLock: Int32? = nil
+        whenUnsound: (@Sendable (Failure) -> Void)? = nil, inheritedLock: Int32? = nil
     ) throws(Failure) -> OpenKeyring {
         let store: JournaledStore
         do {
@@ -44,7 +46,7 @@ enum StoreOpening {
             throw Messages.failure(error, store: path)
         }
         do {
-            return try open(store, key, readOnly: readOnly, acceptsRollback, takesOver)
+            return try open(store, key, readOnly: readOnly, acceptsRollback, takesOver, whenUnsound)
         } catch {
             if inheritedLock != nil { store.leaveLock() }
             try? store.close()
@@ -53,7 +55,8 @@ enum StoreOpening {
     }
 
     private static func open(
-        _ store: JournaledStore, _ key: Key, readOnly: Bool, _ acceptsRollback: Bool, _ takesOver: Bool
+        _ store: JournaledStore, _ key: Key, readOnly: Bool, _ acceptsRollback: Bool, _ takesOver: Bool,
+        _ whenUnsound: (@Sendable (Failure) -> Void)?
     ) throws -> OpenKeyring {
         let (configuration, lifecycle) = try SecretTree.keyRecords(of: store)
         let keyring = try configuration.withUnsafeBytes { configuration in
@@ -72,15 +75,17 @@ enum StoreOpening {
         let memory = EpochMemory(of: keyring)
         var warnings: [String] = []
         let seen = try recall(memory, acceptsRollback, &warnings)
+        var isUnsound: (@Sendable (TreeOpeningError) -> Void)?
+        if let whenUnsound { isUnsound = { whenUnsound(Messages.failure(for: $0)) } }
         let tree = try SecretTree.open(
             store, keyring: keyring, readOnly: readOnly, seenEpoch: acceptsRollback ? nil : seen, takesOver: takesOver,
-            now: .now())
+            whenUnsound: isUnsound, now: .now())
         if let seen, tree.epoch < seen {
             warnings.append(
                 "this copy of the store (epoch \(tree.epoch)) is older than was seen before (\(seen)); taken as asked"
             )
         }
-        if let first = tree.problems.first {
+        if whenUnsound == nil, let first = tree.problems.first {
             warnings.append(
                 "the store is damaged or was tampered with (\(first.description)); what is touched cannot be read"
             )
