@@ -60,7 +60,8 @@ final class Connection {
         if mode == .read { sqlite3_busy_timeout(handle, 5000) }
         if mode == .alone { try execute("PRAGMA locking_mode = EXCLUSIVE") }
         try execute("PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY")
-        if mode != .readWrite { try execute("PRAGMA query_only = ON") }
+        // There is one for each thread that reads, and the kernel has the pages anyway (KiB).
+        if mode != .readWrite { try execute("PRAGMA query_only = ON; PRAGMA cache_size = -512") }
     }
 
     deinit { sqlite3_close_v2(handle) }

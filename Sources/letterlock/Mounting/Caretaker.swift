@@ -47,6 +47,7 @@ final class Caretaker: Sendable {
     }
 
     private func run() {
+        ProcessHygiene.forgetStart()
         while true {
             var waiting = pollfd(fd: channel.descriptor, events: Int16(POLLIN), revents: 0)
             if poll(&waiting, 1, waitingTime) == 0 { keyring.remember() }
