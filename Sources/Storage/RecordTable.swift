@@ -84,7 +84,7 @@ final class RecordTable: @unchecked Sendable {
         try connection.execute(
             """
             PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA wal_autocheckpoint = 0;
-            PRAGMA cache_size = -4096
+            PRAGMA cache_size = -1024
             """)
     }
 

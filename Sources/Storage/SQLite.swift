@@ -61,7 +61,7 @@ final class Connection {
         if mode == .alone { try execute("PRAGMA locking_mode = EXCLUSIVE") }
         try execute("PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY")
         // There is one for each thread that reads, and the kernel has the pages anyway (KiB).
-        if mode != .readWrite { try execute("PRAGMA query_only = ON; PRAGMA cache_size = -512") }
+        if mode != .readWrite { try execute("PRAGMA query_only = ON; PRAGMA cache_size = -256") }
     }
 
     deinit { sqlite3_close_v2(handle) }

@@ -55,8 +55,10 @@ public final class Ledger: CommitWitness, @unchecked Sendable {
     public init(memory: UnsafeMutableRawBufferPointer) {
         precondition(memory.count >= Self.cellsPlace + LedgerCell.byteCount)
         self.memory = memory
-        if memory.load(as: UInt64.self) != Self.magic {
-            memory.initializeMemory(as: UInt8.self, repeating: 0)
+        let found = memory.load(as: UInt64.self)
+        if found != Self.magic {
+            // New memory is zero, and takes no room before it is written to.
+            if found != 0 { memory.initializeMemory(as: UInt8.self, repeating: 0) }
             memory.storeBytes(of: Self.magic, as: UInt64.self)
         }
         cellCount = (memory.count - Self.cellsPlace) / LedgerCell.byteCount

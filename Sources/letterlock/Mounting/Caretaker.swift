@@ -50,7 +50,11 @@ final class Caretaker: Sendable {
         ProcessHygiene.forgetStart()
         while true {
             var waiting = pollfd(fd: channel.descriptor, events: Int16(POLLIN), revents: 0)
-            if poll(&waiting, 1, waitingTime) == 0 { keyring.remember() }
+            if poll(&waiting, 1, waitingTime) == 0 {
+                keyring.remember()
+                // What a burst has left; each thread has a heap of its own.
+                malloc_trim(0)
+            }
             if waiting.revents != 0, !heed() { return }
             if let idleLimit, !door.isLocked, door.idleSeconds >= idleLimit { door.lockKeyring() }
         }
