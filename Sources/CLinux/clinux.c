@@ -1,5 +1,6 @@
 #include "clinux.h"
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <linux/openat2.h>
@@ -117,3 +118,5 @@ int ll_next_signal(int descriptor) {
     ssize_t count = read(descriptor, &information, sizeof information);
     return count == (ssize_t)sizeof information ? (int)information.ssi_signo : -1;
 }
+
+void ll_malloc_trim(void) { malloc_trim(0); }

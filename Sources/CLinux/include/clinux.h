@@ -48,6 +48,9 @@ int ll_next_signal(int descriptor);
 int ll_gettid(void);
 int ll_signal_thread(int thread, int signal);
 
+/* malloc_trim(3): gives free memory of every arena back to the system. Glibc's module lacks <malloc.h>. */
+void ll_malloc_trim(void);
+
 /* What kind of file system a descriptor is of, as fstatfs(2) tells; -1 if it does not. Glibc's module lacks <sys/vfs.h>. */
 long ll_file_system_magic(int descriptor);
 

@@ -1,3 +1,4 @@
+import CLinux
 import Fuse
 import Glibc
 import SecretFS
@@ -53,7 +54,7 @@ final class Caretaker: Sendable {
             if poll(&waiting, 1, waitingTime) == 0 {
                 keyring.remember()
                 // What a burst has left; each thread has a heap of its own.
-                malloc_trim(0)
+                ll_malloc_trim()
             }
             if waiting.revents != 0, !heed() { return }
             if let idleLimit, !door.isLocked, door.idleSeconds >= idleLimit { door.lockKeyring() }
