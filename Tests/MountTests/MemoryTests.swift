@@ -71,8 +71,9 @@ struct MemoryTests {
     private static func expectNone(
         of keys: [(name: String, bytes: [UInt8])], in mounted: Mounted, _ occasion: String
     ) throws {
-        for process in ["guardian", "server"] {
-            let number = try mounted.process(process)
+        let (guardian, server) = (try mounted.process("guardian"), try mounted.process("server"))
+        for number in [guardian] + (try mounted.children()) {
+            let process = number == guardian ? "guardian" : number == server ? "server" : "spare server"
             try image(of: number) { bytes in
                 for key in keys where memmem(bytes.baseAddress!, bytes.count, key.bytes, key.bytes.count) != nil {
                     Issue.record("\(key.name) is in the memory of the \(process), \(occasion)")

@@ -50,6 +50,12 @@ final class Mounted {
         Watchdog.shared.watch(guardian)
     }
 
+    /// The processes that the guardian has started: the server, and a spare one.
+    func children() throws -> [pid_t] {
+        let guardian = try process("guardian")
+        return try text("/proc/\(guardian)/task/\(guardian)/children").split(separator: " ").compactMap { pid_t($0) }
+    }
+
     /// The process that serves now, or its guardian, as the mount says.
     func process(_ name: String) throws -> pid_t {
         let status = try text(control("status"))
