@@ -18,6 +18,8 @@ public final class JournaledStore: RecordStore, @unchecked Sendable {
     static let journalLimit = 32 << 20
 
     public let isReadOnly: Bool
+    /// Whoever had the store open before has handed over its lock: nothing can have come between, such as the loss of its disk.
+    let isHandedOver: Bool
     let path: String
     let directory: File
     let table: RecordTable
@@ -74,6 +76,7 @@ public final class JournaledStore: RecordStore, @unchecked Sendable {
         self.path = path
         self.directory = directory
         isReadOnly = readOnly
+        isHandedOver = inheritedLock != nil
         lockFile = try StoreLock(in: directory, exclusive: !readOnly, inherited: inheritedLock)
         table = try RecordTable(in: path, readOnly: readOnly)
         blocks = try BlockFile(in: directory, readOnly ? O_RDONLY : O_RDWR, isNew: isNew)

@@ -161,10 +161,10 @@ extension JournaledStore {
         }
     }
 
-    /// True if the blocks that a batch tells of are there. In the boot that wrote them the kernel has them; after a
-    /// loss of power a batch may be on the disk whose blocks are not.
+    /// True if the blocks that a batch tells of are there. After a loss of power, or of the disk alone, a batch may be on
+    /// the disk whose blocks are not. To a successor in the boot that wrote them the kernel still has them.
     private func holds(_ frame: Journal.Frame, of contents: Journal.Contents) -> Bool {
-        guard !contents.isOfThisBoot, frame.sequence > blocksDurable else { return true }
+        guard !contents.isOfThisBoot || !isHandedOver, frame.sequence > blocksDurable else { return true }
         return frame.blockSums.allSatisfy { blocks.matches($0.block, sum: $0.sum) }
     }
 

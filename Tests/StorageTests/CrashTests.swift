@@ -174,8 +174,10 @@ import Testing
         run("cp", "-a", scratch.place("store"), scratch.place("killed"))
         try store.close()
         let path = scratch.place("killed")
-        func found(_ step: String) throws -> [RecordKey: [UInt8]] {
-            let store = try JournaledStore.open(at: path, readOnly: true)
+        /// - Parameter handedOver: By a process that has the store open all the time.
+        func found(_ step: String, handedOver: Bool = false) throws -> [RecordKey: [UInt8]] {
+            let lock = handedOver ? Glibc.open(path + "/lock", O_RDWR | O_CLOEXEC) : nil
+            let store = try JournaledStore.open(at: path, readOnly: true, inheritedLock: lock)
             defer { try? store.close() }
             return try store.contents()
         }
@@ -183,22 +185,26 @@ import Testing
         let saved = bytes(of: path + "/blocks")
         #expect(try found("killed") == everything)
         put(Array(saved.prefix(4096)), at: path + "/blocks")
-        #expect(try found("in the same boot the kernel has them") == everything)
+        #expect(try found("to a successor the kernel has them", handedOver: true) == everything)
+        // A disk that goes and comes back in the same boot.
+        #expect(try found("lost with the disk") == [key(1): [1]])
         var journal = bytes(of: path + "/journal.0")
         journal[8] ^= 1
         put(journal, at: path + "/journal.0")
-        #expect(try found("lost") == [key(1): [1]])
+        for handedOver in [false, true] { #expect(try found("lost", handedOver: handedOver) == [key(1): [1]]) }
         put(saved, at: path + "/blocks")
         #expect(try found("not lost") == everything)
         put([UInt8](repeating: 0, count: 4096) + saved[4096...], at: path + "/blocks")
         #expect(try found("what was synced may have gone since") == everything)
-        // Once taken up in this boot the batches stay.
+        // Once taken up in this boot the batches stay for successors.
         let again = try JournaledStore.open(at: path)
         #expect(try again.contents() == everything)
         put([], at: path + "/blocks")
         run("cp", "-a", path, scratch.place("again"))
         try again.close()
-        let third = try JournaledStore.open(at: scratch.place("again"), readOnly: true)
+        let third = try JournaledStore.open(
+            at: scratch.place("again"), readOnly: true,
+            inheritedLock: Glibc.open(scratch.place("again") + "/lock", O_RDWR | O_CLOEXEC))
         #expect(try third.contents() == everything)
         try third.close()
     }
