@@ -40,15 +40,19 @@ struct KeyStateTests {
         munmap(place, 4096)
     }
 
-    @Test func aMappingOfADisabledFileFaults() throws {
+    /// Also where a page was there before. With cache=none the kernel has private mappings alone.
+    @Test(arguments: ["kernel", "none"], [("disable", 0), ("disable", 5000), ("compromise laptop lost", 0)])
+    func aMappingOfWhatIsDeniedFaults(cache: String, order: (String, place: Int)) throws {
+        try mounted.remount("cache=\(cache)")
         try twoVersions(8192)
         let script = """
-            import mmap, os, signal, sys
+            import mmap, os
             f = os.open('\(mounted("old"))', os.O_RDONLY)
-            m = mmap.mmap(f, 8192, prot=mmap.PROT_READ)
+            shared = '\(cache)' == 'kernel'
+            m = mmap.mmap(f, 8192, flags=mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
             first = m[0]
-            open('\(mounted.control("keys/1/state"))', 'w').write('disable')
-            print(m[0], m[5000])
+            open('\(mounted.control("keys/1/state"))', 'w').write('\(order.0)')
+            print(m[\(order.place)])
             """
         let outcome = try mounted.workspace.run(["python3", "-c", script])
         #expect(outcome.status == 128 + SIGBUS, "\(outcome.status) \(outcome.text) \(outcome.complaint)")

@@ -27,7 +27,7 @@ struct NodeState {
     /// When the value was last replaced, and the file last opened with the page cache (seconds, CLOCK_MONOTONIC).
     var lastReplaced = -Double.infinity
     var lastCachedOpening = -Double.infinity
-    /// It was opened with the page cache, so that the kernel may have pages of it.
+    /// It was opened, so that the kernel may have pages of it.
     var mayHavePages = false
     /// Grows with every change that the kernel does not see. Pages from before must not be kept at an opening.
     var contentGeneration: UInt32 = 0

@@ -254,9 +254,10 @@ extension NodeState {
     /// - Returns: the content's generation, and whether the kernel may keep the pages it has.
     mutating func openHandle(isCached: Bool, under policy: UInt32) -> (generation: UInt32, keepsCache: Bool) {
         openHandles += 1
+        // Without the page cache too: a mapping has pages whatever its descriptor was opened for.
+        mayHavePages = true
         if isCached {
             cachedHandles += 1
-            mayHavePages = true
             if (policy ^ self.policy) & Handle.policyMask != 0 { staleHandles += 1 }
         }
         return (contentGeneration, contentGeneration == cleanGeneration)
