@@ -123,7 +123,8 @@ struct Inspection {
             hasTwin ? "is not the one last written" : difference.isPresent ? "was brought back or added" : "is missing"
         switch RecordKind(rawValue: record.kind) {
         case .envelope, .map, .garbage, .body:
-            return Problem(node: nil, description: "\(record.name) of content \(record.owner) \(what)")
+            return Problem(
+                content: record.owner, description: "\(record.name) of content \(record.owner) \(what)")
         case .node, .entry, .attribute, .orphan, .target:
             return Problem(
                 node: NodeID(rawValue: record.owner), description: "\(record.name) of inode \(record.owner) \(what)")

@@ -59,7 +59,10 @@ extension SecretTree {
         // A job that goes through contents does not know whose they are.
         var whose = owner.rawValue == 0 ? " of content \(record.owner)" : " of inode \(owner.rawValue)"
         if record.kind == RecordKind.document.rawValue { whose = "" }
-        report(Problem(node: owner.rawValue == 0 ? nil : owner, description: "\(record.name)\(whose) \(what)"))
+        var problem = Problem(
+            node: owner.rawValue == 0 ? nil : owner, description: "\(record.name)\(whose) \(what)")
+        if owner.rawValue == 0, record.kind == RecordKind.envelope.rawValue { problem.content = record.owner }
+        report(problem)
         return .tampered(owner)
     }
 

@@ -84,7 +84,10 @@ public final class SecretTree: Sendable {
     /// Remembers a damaged thing for `status`.
     public func report(_ problem: Problem) {
         problemList.withLock { list in
-            if list.count < Self.problemLimit, !list.contains(problem) { list.append(problem) }
+            let isKnown = list.contains {
+                $0.description == problem.description && (problem.node == nil || $0.node == problem.node)
+            }
+            if list.count < Self.problemLimit, !isKnown { list.append(problem) }
         }
     }
 

@@ -99,6 +99,27 @@ struct JobTests {
         #expect(try mounted.answer("keys/1/files") == "0")
     }
 
+    @Test(arguments: ["rewrap", "reencrypt"])
+    func aDamagedFileIsCountedNamedAndPassed(job: String) throws {
+        for name in ["a", "b", "c"] {
+            try check(mkdir(mounted(name), 0o755))
+            try put("value of \(name)", mounted(name + "/secret"))
+        }
+        try mounted.unmount()
+        let edit = StoreEdit(work: mounted.workspace)
+        let (key, value) = try #require(edit.records(.envelope).sorted { $0.key < $1.key }.first)
+        try edit.set(key, StoreEdit.flipped(value, at: 20))
+        try mounted.mount()
+        try mounted.command("1", "keys/rotate")
+        let outcome = try mounted.workspace.letterlock(job, mounted.path, "--wait")
+        #expect(outcome.status == 1 && outcome.complaint.contains("2 files done, 1 failed"), "\(outcome.complaint)")
+        #expect(try mounted.answer(job).hasPrefix("{\"state\":\"done\",\"done\":2,\"total\":3,\"failed\":1,"))
+        let status = try mounted.workspace.letterlock("status", mounted.path).text
+        #expect(status.contains("\n  /a/secret: the envelope of content 1 is not the one last written\n"), "\(status)")
+        for name in ["b", "c"] { #expect(try text(mounted(name + "/secret")) == "value of \(name)") }
+        expectErrno(EBADMSG) { _ = try contents(mounted("a/secret")) }
+    }
+
     @Test func readersAndWritersGoOnWhileAJobRuns() throws {
         try makeFiles(60, byteCount: 9000)
         try mounted.command("1", "keys/rotate")

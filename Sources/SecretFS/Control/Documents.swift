@@ -29,8 +29,16 @@ extension SecretFS {
             ("server", options.serverDocument),
             ("guardian", options.guardianDocument),
             ("audit", auditDocument),
-            ("problems", .array(tree.problems.map { .text($0.description) } + auditProblems)),
+            ("problems", .array(namedProblems.map { .text($0) } + auditProblems)),
         ])
+    }
+
+    /// What is damaged, by the paths of the files that it concerns where there are any.
+    private var namedProblems: [String] {
+        tree.problemsByNode.map { problem in
+            guard let path = problem.node.flatMap(gate.paths.path) else { return problem.description }
+            return String(decoding: path, as: UTF8.self) + ": " + problem.description
+        }
     }
 
     var keyListDocument: JSON {

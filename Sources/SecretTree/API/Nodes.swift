@@ -111,10 +111,25 @@ public enum TreeError: Error, Sendable {
 public struct Problem: Sendable, Hashable {
     /// The node it belongs to, if one is known.
     public var node: NodeID?
+    /// The content it belongs to, while nobody has looked whose that is.
+    public internal(set) var content: UInt64?
     /// What is wrong, without contents or names: "content record 3 of inode 17 does not authenticate".
     public var description: String
     public init(node: NodeID?, description: String) {
         self.node = node
         self.description = description
+    }
+
+    init(content: UInt64, description: String) {
+        (self.content, self.description) = (content, description)
+    }
+
+    public static func == (one: Problem, other: Problem) -> Bool {
+        one.node == other.node && one.description == other.description
+    }
+
+    public func hash(into hasher: inout Hasher) {
+        hasher.combine(node)
+        hasher.combine(description)
     }
 }

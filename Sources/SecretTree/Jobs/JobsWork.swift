@@ -87,7 +87,7 @@ extension SecretTree {
         if case .full = error {
             return jobsRunner.hold(kind, "the disk is full", milliseconds: Self.fullDiskDelay)
         }
-        report(Problem(node: nil, description: "the \(kind) job has failed"))
+        report(Problem(node: nil, description: "the \(kind) job has failed: \(error.reason)"))
         do throws(TreeError) {
             try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
                 guard var job = transaction.running(kind) else { return }
