@@ -24,7 +24,7 @@ public final class SecretFS: FileSystem {
     let meter = Meter()
     /// Changes whose time came, counted.
     let dueChanges = Atomic<Int>(0)
-    let clockWatch = Mutex(ClockWatch(wall: .now(), boot: SecretFS.bootSeconds))
+    let clockWatch: Mutex<ClockWatch>
     let started = Timestamp.now()
     /// Sessions that gather a value; most calls find none and look no further.
     let openSessions = Atomic<Int>(0)
@@ -44,6 +44,8 @@ public final class SecretFS: FileSystem {
         self.tree = tree
         self.options = options
         nodes = NodeTable(tree)
+        let clock = options.clockAtMount ?? .now
+        clockWatch = Mutex(ClockWatch(wall: clock.wall, boot: clock.boot))
         gate = Gate(tree, audit: options.audit)
         readerTable = ReaderTable(tree)
         gate.add(readerTable)
@@ -67,7 +69,7 @@ public final class SecretFS: FileSystem {
         invalidator.start(invalidate)
         dropWhatPredecessorsLeft()
         if !tree.isReadOnly {
-            keyClock.start { [weak self] in self?.doWhatIsDue(wall: .now(), boot: Self.bootSeconds) }
+            keyClock.start { [weak self] in self?.doWhatIsDue(at: .now) }
         }
         tree.startJobs()
     }

@@ -35,6 +35,9 @@ public struct SecretFSOptions: Sendable {
     public var ledger: Ledger?
     /// Where accesses are recorded; nil for nowhere.
     public var audit: AuditLog?
+    /// What the clocks showed when the mount was made: a server that takes over, or a keyring that is unlocked again, does not
+    /// believe a clock that was set ahead since. Nil for now.
+    public var clockAtMount: ScheduleClock?
     /// The guardian's process, if there is one.
     public var guardianProcess: Int32?
 

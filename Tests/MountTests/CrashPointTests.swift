@@ -13,6 +13,7 @@ final class CrashPointTests {
 
     private let mounted: Mounted
     private let failpoint: String
+    private let clock: ClockFile
     private let sizes = [5, 900, 5000, 100_000]
     /// A file that lies under a version of its own.
     private var lost = "lost"
@@ -20,6 +21,7 @@ final class CrashPointTests {
     init() throws {
         mounted = try Mounted()
         failpoint = mounted.workspace.allowFailpoints()
+        clock = try ClockFile(mounted.workspace)
         try mounted.remount()
         for (number, size) in sizes.enumerated() { try put(pattern(size, seed: UInt64(number)), mounted("f\(number)")) }
     }
@@ -174,6 +176,37 @@ final class CrashPointTests {
         }
         #expect(places >= 6)
         try finish(death)
+    }
+
+    /// Version after version comes to its deadline, which the server dies at.
+    @Test(arguments: ["server", "group"])
+    func aDestructionAtItsDeadline(death: String) throws {
+        let death = try #require(Death(rawValue: death))
+        try mounted.command("1", "keys/deletion_allowed")
+        let places = try everywhere(death) { what in
+            unlink(failpoint)
+            let old = try primary()
+            try put("given up", mounted(lost))
+            try mounted.command("1", "keys/rotate")
+            for number in sizes.indices { try put(pattern(sizes[number], seed: UInt64(number)), mounted("f\(number)")) }
+            try mounted.command("7 force", "keys/\(old)/destroy")
+            try arm(Int(what.description.split(separator: " ").last ?? "") ?? 0, death)
+            try clock.set(wall: 8 * 86_400, boot: 8 * 86_400)
+            _ = eventually { !isArmed || (try? self.isErased(old)) == true }
+            try mountAgain(after: death, what)
+            #expect(try eventually { try isErased(old) }, what)
+            expectErrno(ENOKEY, "\(what)") { _ = try contents(mounted(lost)) }
+            expectErrno(ENOKEY, "\(what)") { try mounted.command("1", "keys/\(old)/cancel_destroy") }
+            try expectValues(what)
+            try clock.set(wall: 0, boot: 0)
+        }
+        #expect(places >= 4)
+        try finish(death)
+    }
+
+    private func isErased(_ version: Int) throws -> Bool {
+        try mounted.answer("keys/\(version)/state") == "destroyed"
+            && mounted.answer("status").contains("\"kind\":\"erase\",\"state\":\"done\"")
     }
 
     @Test(arguments: ["server", "group"])

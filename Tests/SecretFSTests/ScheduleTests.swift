@@ -11,40 +11,41 @@ struct ScheduleTests {
     private static let one = KEKVersion(rawValue: 1)
 
     /// Version 1 waits for its destruction, eight days from now.
-    private func mounted() throws -> (MountedTree, wall: Timestamp, boot: Int64) {
+    private func mounted() throws -> (MountedTree, ScheduleClock) {
         let mounted = try MountedTree()
         try mounted.command("1", "keys/rotate")
         try mounted.command("1", "keys/deletion_allowed")
         try mounted.command("8", "keys/1/destroy")
-        return (mounted, .now(), SecretFS.bootSeconds)
+        return (mounted, .now)
     }
 
-    private func after(_ days: Int64, _ wall: Timestamp) -> Timestamp {
-        Timestamp(seconds: wall.seconds + days * Self.day, nanoseconds: 0)
+    /// - Parameter boot: Days that have really passed.
+    private func after(_ days: Int64, boot: Int64, _ clock: ScheduleClock) -> ScheduleClock {
+        ScheduleClock(wall: clock.wall.adding(seconds: days * Self.day), boot: clock.boot + boot * Self.day)
     }
 
     @Test("a key is destroyed when its day has come, and not before")
     func destroys() throws {
-        let (mounted, wall, boot) = try mounted()
-        mounted.fileSystem.doWhatIsDue(wall: after(7, wall), boot: boot + 7 * Self.day)
+        let (mounted, clock) = try mounted()
+        mounted.fileSystem.doWhatIsDue(at: after(7, boot: 7, clock))
         #expect(mounted.tree.keyring.lifecycle.state(of: Self.one) == .pendingDestruction)
-        mounted.fileSystem.doWhatIsDue(wall: after(9, wall), boot: boot + 9 * Self.day)
+        mounted.fileSystem.doWhatIsDue(at: after(9, boot: 9, clock))
         #expect(mounted.tree.keyring.lifecycle.state(of: Self.one) == .destroyed)
         #expect(mounted.tree.problems.isEmpty)
     }
 
     @Test("a clock that is set ahead holds a destruction, says so, and rotates once")
     func holds() throws {
-        let (mounted, wall, boot) = try mounted()
+        let (mounted, clock) = try mounted()
         try mounted.command("1h", "keys/auto_rotate_period")
-        mounted.fileSystem.doWhatIsDue(wall: after(400, wall), boot: boot + 60)
+        mounted.fileSystem.doWhatIsDue(at: after(400, boot: 0, clock))
         #expect(mounted.tree.keyring.lifecycle.state(of: Self.one) == .pendingDestruction)
         #expect(mounted.tree.problems.contains { $0.description.contains("held") })
         #expect(mounted.tree.keyring.lifecycle.latest == KEKVersion(rawValue: 3))
-        mounted.fileSystem.doWhatIsDue(wall: after(400, wall), boot: boot + 120)
+        mounted.fileSystem.doWhatIsDue(at: after(400, boot: 0, clock))
         #expect(mounted.tree.keyring.lifecycle.latest == KEKVersion(rawValue: 3))
         // The time that had to pass has passed.
-        mounted.fileSystem.doWhatIsDue(wall: after(409, wall), boot: boot + 9 * Self.day)
+        mounted.fileSystem.doWhatIsDue(at: after(409, boot: 9, clock))
         #expect(mounted.tree.keyring.lifecycle.state(of: Self.one) == .destroyed)
     }
 

@@ -1,8 +1,5 @@
 /// Does what is due at its time: rotations, and the end of keys whose destruction was scheduled.
 final class KeyClock: @unchecked Sendable {
-    /// Seconds between looks; the shortest period of all is an hour.
-    private static let interval: Double = 20
-
     private let monitor = Monitor()
     // Touched within `monitor.locked` alone.
     private var isRunning = false
@@ -12,7 +9,7 @@ final class KeyClock: @unchecked Sendable {
         monitor.locked {
             guard !isRunning else { return }
             isRunning = Monitor.startThread {
-                repeat { tick() } while !self.hasStopped(within: Self.interval)
+                repeat { tick() } while !self.hasStopped(within: ScheduleClock.interval)
             }
         }
     }

@@ -76,11 +76,10 @@ extension SecretFS {
     }
 
     /// Does what the passing of time asks for. What fails is tried again at the next look.
-    ///
-    /// - Parameter boot: Whole seconds of CLOCK_BOOTTIME.
-    func doWhatIsDue(wall: Timestamp, boot: Int64) {
+    func doWhatIsDue(at time: ScheduleClock) {
+        let wall = time.wall
         let clock = clockWatch.withLock { watch in
-            watch.observe(wall: wall, boot: boot)
+            watch.observe(wall: wall, boot: time.boot)
             return watch
         }
         let counts = tree.versionCounts

@@ -1,4 +1,5 @@
 import Glibc
+import Keyring
 import SecretFS
 import Synchronization
 
@@ -6,7 +7,7 @@ import Synchronization
 /// of its predecessor. No secrets.
 ///
 ///     0    version 4 | servers 4 | restarts 4 | guardian 4 | server 4 | era 4 | upgrades 4 | upgrade outcome 4
-///     32   locked 4 | resend 4
+///     32   locked 4 | resend 4 | the clocks at its making: wall 8, boot 8 (seconds)
 ///     64   the last server's end, 192 bytes of text
 ///     256  the last upgrade's outcome, 768 bytes of text
 ///     1024 length 4 | the kernel's INIT request
@@ -30,6 +31,9 @@ final class Board: @unchecked Sendable {
         }
         let board = try Board(descriptor: descriptor, isWhole: false)
         board.set(version, at: 0)
+        let clock = ScheduleClock.now
+        board.set(clock.wall.seconds, at: 40)
+        board.set(clock.boot, at: 48)
         return board
     }
 
@@ -92,6 +96,12 @@ final class Board: @unchecked Sendable {
             }
         }
         set { set(UInt32(newValue.map { $0 ? 1 : 2 } ?? 0), at: 36) }
+    }
+
+    /// When the mount was made; nil if its guardian does not tell.
+    var clockAtMount: ScheduleClock? {
+        let wall: Int64 = get(40)
+        return wall == 0 ? nil : ScheduleClock(wall: Timestamp(seconds: wall), boot: get(48))
     }
 
     /// A number that no file system object of this mount has had before.

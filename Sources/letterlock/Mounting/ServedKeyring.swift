@@ -156,6 +156,7 @@ final class ServedKeyring: Sendable {
         options.generation = Int(board.servers)
         options.era = era
         options.guardianProcess = board.guardian
+        options.clockAtMount = board.clockAtMount
         options.ledger = ledger
         options.audit = audit.withLock { $0 }
         let board = board

@@ -36,6 +36,12 @@ final class Workspace {
         return self("failpoint")
     }
 
+    /// A file that tells debug builds how far their schedules' clocks are ahead. For what is mounted after this.
+    func setClock() -> String {
+        environment["LETTERLOCK_CLOCK"] = self("clock")
+        return self("clock")
+    }
+
     var store: String { self("store") }
     var keyService: String { "keyfile:" + self("key") }
 
