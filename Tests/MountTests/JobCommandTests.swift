@@ -57,6 +57,59 @@ struct JobCommandTests {
         #expect(try version("a") == "2")
     }
 
+    /// What is drawn on a terminal so wide while a job of a while is waited for, line by line.
+    private func drawn(columns: Int, _ words: String) throws -> [String] {
+        let script = """
+            import os, pty, sys
+            words = sys.argv[2:]
+            child, terminal = pty.fork()
+            if child == 0:
+                os.system('stty columns ' + sys.argv[1])
+                os.execv(words[0], words)
+            text = b''
+            while True:
+                try: part = os.read(terminal, 65536)
+                except OSError: break
+                if not part: break
+                text += part
+            sys.stdout.buffer.write(text)
+            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            """
+        let argv = [try Workspace.program()] + words.split(separator: " ").map(String.init)
+        let outcome = try mounted.workspace.done(["python3", "-c", script, "\(columns)"] + argv)
+        return outcome.text.unicodeScalars.split { $0 == "\r" || $0 == "\n" }.map {
+            let line = String($0)
+            return line.hasPrefix("\u{1B}[K") ? String(line.dropFirst(3)) : line
+        }
+    }
+
+    @Test func aTerminalSeesABarWithRateAndRemainingTime() throws {
+        try mounted.workspace.shell(
+            "for i in $(seq 400); do head -c 9000 /dev/zero >\(mounted("many"))$i; done; sync -f \(mounted("a"))")
+        let lines = try drawn(columns: 100, "reencrypt \(mounted.path) --wait")
+        let bars = lines.filter { $0.hasPrefix("reencrypt [") }
+        #expect(bars.count > 2, "\(lines)")
+        let full = /reencrypt \[#*-*\] +\d+ %  \d+\/403  \d+\/s  (\d+ s left|erasing what is old)?/
+        for bar in bars { #expect(bar.wholeMatch(of: full) != nil, "\(bar)") }
+        #expect(bars.contains { $0.hasSuffix(" s left") }, "\(bars)")
+        // The bar is taken away, the outcome stays.
+        #expect(lines.last == "reencrypt: 403 files done", "\(lines.suffix(3))")
+        let narrow = try drawn(columns: 60, "revoke \(mounted.path) 1 --reason lost --wait")
+        #expect(narrow.contains { $0.hasPrefix("revoke [") }, "\(narrow)")
+        #expect(narrow.allSatisfy { $0.count < 60 || !$0.contains(" % ") }, "\(narrow)")
+    }
+
+    @Test func withoutATerminalLinesAreTold() throws {
+        let workspace = mounted.workspace
+        try workspace.shell("dd if=/dev/zero of=\(mounted("large")) bs=1M count=150 status=none")
+        let told = try workspace.letterlock("reencrypt", mounted.path, "--wait")
+        #expect(told.status == 0 && told.complaint.isEmpty)
+        let lines = /(reencrypt: \d of 4 files, .*\n)*reencrypt: 4 files done\n/
+        #expect(told.text.wholeMatch(of: lines) != nil, "\(told.text)")
+        let json = try workspace.letterlock("rewrap", mounted.path, "--wait", "--json")
+        #expect(json.text.hasPrefix("{\"state\":\"done\"") && json.text.split(separator: "\n").count == 1)
+    }
+
     @Test func aKilledServersJobGoesOnWithTheNext() throws {
         let workspace = mounted.workspace
         try workspace.shell(

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import Keyring
 
 struct Rewrap: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -77,20 +78,33 @@ struct Revoke: ParsableCommand {
             throw Failure("a reason is one line of text", code: .usage)
         }
         if dryRun {
-            let files = try control.text("keys/\(version)/files")
-            if following.json {
-                return Output.line("{\"job\":\"revoke\",\"version\":\(version),\"files\":\(files)}")
-            }
-            Output.line("KEK version \(version) would be compromised and \(files) files re-encrypted")
-            var paths = String(decoding: try control.read("keys/\(version)/paths"), as: UTF8.self)
-                .split(separator: "\0").map(String.init)
-            paths.sort()
-            for path in paths { Output.line(Output.printable(path)) }
-            return
+            return try foretell(control, version)
         }
         try control.write("\(version) \(reason)", to: "revoke", about: version)
         if !following.json { Output.line("KEK version \(version) is compromised: files under it cannot be read") }
         try following.follow("revoke", on: control)
+    }
+
+    private func foretell(_ control: Control, _ version: UInt32) throws(Failure) {
+        guard try control.json("revoke")["state"].words != "running" else {
+            throw control.explain(EALREADY, reading: false, "revoke", version)
+        }
+        let reason = reason
+        let change = KeyChange(file: "state") { lifecycle, version, _ throws(LifecycleError) in
+            if lifecycle.primary == version { try lifecycle.rotate(now: .now()) }
+            try lifecycle.compromise(version, reason: reason, now: .now())
+        }
+        let files = try change.foretell(control, version).files
+        var paths = String(decoding: try control.read("keys/\(version)/paths"), as: UTF8.self)
+            .split(separator: "\0").map(String.init)
+        paths.sort()
+        guard !following.json else {
+            let names = paths.map(JSON.quoted).joined(separator: ",")
+            return Output.line(
+                "{\"job\":\"revoke\",\"version\":\(version),\"files\":\(files),\"paths\":[\(names)]}")
+        }
+        Output.line("KEK version \(version) would be compromised and \(files) files re-encrypted")
+        for path in paths { Output.line(Output.printable(path)) }
     }
 }
 
@@ -158,13 +172,13 @@ struct JobOptions: ParsableArguments {
     }
 
     private func foretell(_ job: String, _ control: Control, _ path: String?) throws(Failure) {
+        var count = 0
         if let path {
+            count = try Self.fileCount(below: control.mountpoint + (path.hasPrefix("/") ? "" : "/") + path)
             return Output.line(
                 following.json
-                    ? "{\"job\":\"\(job)\",\"files\":null}"
-                    : "\(job) would go through what lies below \(Output.printable(path))")
+                    ? "{\"job\":\"\(job)\",\"files\":\(count)}" : "\(job) would go through \(count) files")
         }
-        var count = 0
         for version in try control.json("keys/list").elements {
             let state = version["state"].words
             guard from == nil || version["version"].integer == from.map(Int.init),
@@ -177,83 +191,26 @@ struct JobOptions: ParsableArguments {
             following.json
                 ? "{\"job\":\"\(job)\",\"files\":\(count)}" : "\(job) would go through \(count) files")
     }
-}
 
-/// Waits for the end of a job: on a terminal one line that is drawn anew, else a line now and then.
-struct JobFollower {
-    let control: Control
-    let job: String
-    let isQuiet: Bool
-
-    private static let pause: UInt32 = 100_000
-    private static let secondsBetweenLines = 10.0
-
-    func wait() throws(Failure) {
-        let isTerminal = !isQuiet && isatty(STDERR_FILENO) == 1
-        let start = Self.now
-        var first: Int?
-        var nextLine = start + Self.secondsBetweenLines
-        while true {
-            let progress = try control.json(job)
-            let place =
-                job == "revoke" ? progress["steps"].elements.first { $0["step"].words == "reencrypt" } : progress
-            let (done, total) = (place?["done"].integer ?? 0, place?["total"].integer ?? 0)
-            let failed = place?["failed"].integer ?? 0
-            let begun = first ?? done
-            first = begun
-            let state = progress["state"].words
-            let obstacle: String? = if case .text(let text) = progress["waits_for"] { text } else { nil }
-            let rate = Double(done - begun) / max(Self.now - start, 0.001)
-            if state != "running" {
-                if isTerminal { Output.write("\r\u{1B}[K", to: STDERR_FILENO) }
-                return try end(state, done, failed)
+    /// Regular files in a directory and all below it, or the one file itself.
+    private static func fileCount(below path: String) throws(Failure) -> Int {
+        var status = stat()
+        guard lstat(path, &status) == 0 else { throw Failure(path, errno: errno) }
+        if status.st_mode & S_IFMT == S_IFREG { return 1 }
+        guard status.st_mode & S_IFMT == S_IFDIR else { return 0 }
+        guard let directory = opendir(path) else { throw Failure(path, errno: errno) }
+        defer { closedir(directory) }
+        var count = 0
+        while let entry = readdir(directory) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) {
+                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
             }
-            if isTerminal {
-                Output.write("\r\u{1B}[K" + bar(done + failed, total, rate, obstacle), to: STDERR_FILENO)
-            } else if !isQuiet, Self.now >= nextLine {
-                Output.line(
-                    "\(job): \(done) of \(total) files, "
-                        + (obstacle.map { "waiting: \(Output.printable($0))" } ?? "\(Int(rate)) a second"))
-                nextLine = Self.now + Self.secondsBetweenLines
+            switch Int32(entry.pointee.d_type) {
+            case Int32(DT_REG): count += 1
+            case Int32(DT_DIR) where name != "." && name != "..": count += try fileCount(below: path + "/" + name)
+            default: break
             }
-            usleep(Self.pause)
         }
-    }
-
-    private func end(_ state: String, _ done: Int, _ failed: Int) throws(Failure) {
-        switch state {
-        case "done" where failed == 0:
-            if !isQuiet { Output.line("\(job): \(done) files done") }
-        case "done":
-            throw Failure(
-                "\(job): \(done) files done, \(failed) failed",
-                hint: "'letterlock status \(control.mountpoint)' names the problems")
-        case "paused":
-            throw Failure("\(job): the job is paused", hint: "go on with --resume", code: .busy)
-        default:
-            throw Failure("\(job): the job was \(state)", hint: "\(done) files are done and stay so")
-        }
-    }
-
-    private func bar(_ done: Int, _ total: Int, _ rate: Double, _ obstacle: String?) -> String {
-        let width = 30
-        let share = total > 0 ? min(1, Double(done) / Double(total)) : 0
-        let full = Int(share * Double(width))
-        let bar = String(repeating: "#", count: full) + String(repeating: "-", count: width - full)
-        let left =
-            if let obstacle {
-                "waiting: \(Output.printable(obstacle))"
-            } else if done >= total {
-                "erasing what is old"
-            } else {
-                rate > 0 ? "\(Int((Double(total - done) / rate).rounded(.up))) s left" : ""
-            }
-        return "\(job) [\(bar)] \(Int(share * 100)) %  \(done)/\(total)  \(Int(rate))/s  \(left)"
-    }
-
-    private static var now: Double {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+        return count
     }
 }

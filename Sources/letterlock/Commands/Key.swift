@@ -1,4 +1,5 @@
 import ArgumentParser
+import Keyring
 
 struct Key: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -54,36 +55,45 @@ struct KeyDisable: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "disable",
         abstract: "Deny everything that a version protects, until it is enabled again.")
-    @OptionGroup var target: VersionArguments
+    @OptionGroup var options: KeyChangeOptions
 
     func run() throws {
-        let (control, version) = try target.resolve()
-        try control.write("disable", to: "keys/\(version)/state", about: version)
-        Output.line("KEK version \(version) is disabled: files under it cannot be read")
+        let change = KeyChange(file: "state", order: "disable") { lifecycle, version, _ throws(LifecycleError) in
+            guard lifecycle.state(of: version) != .disabled else { throw .notPermitted }
+            try lifecycle.disable(version, now: .now())
+        }
+        try options.run(change, would: "disabled") { _, version in
+            "KEK version \(version) is disabled: files under it cannot be read"
+        }
     }
 }
 
 struct KeyEnable: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "enable", abstract: "Take a version into use again.")
-    @OptionGroup var target: VersionArguments
+    @OptionGroup var options: KeyChangeOptions
 
     func run() throws {
-        let (control, version) = try target.resolve()
-        try control.write("enable", to: "keys/\(version)/state", about: version)
-        Output.line("KEK version \(version) is \(try control.text("keys/\(version)/state"))")
+        let change = KeyChange(file: "state", order: "enable") { lifecycle, version, _ throws(LifecycleError) in
+            guard lifecycle.state(of: version).map({ $0 == .disabled }) ?? true else { throw .notPermitted }
+            try lifecycle.enable(version, now: .now())
+        }
+        try options.run(change, would: "enabled") { control, version throws(Failure) in
+            "KEK version \(version) is \(try control.text("keys/\(version)/state"))"
+        }
     }
 }
 
 struct KeyPromote: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "promote", abstract: "Make a version the primary: what new values are sealed under.")
-    @OptionGroup var target: VersionArguments
+    @OptionGroup var options: KeyChangeOptions
 
     func run() throws {
-        let (control, version) = try target.resolve()
-        try control.write(String(version), to: "keys/primary", about: version)
-        Output.line("KEK version \(version) is the primary")
+        let change = KeyChange { lifecycle, version, _ throws(LifecycleError) in
+            try lifecycle.promote(version, now: .now())
+        }
+        try options.run(change, would: "the primary") { _, version in "KEK version \(version) is the primary" }
     }
 }
 
@@ -91,7 +101,7 @@ struct KeyDestroy: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "destroy",
         abstract: "Erase a version for good, after a time in which it can be called off.")
-    @OptionGroup var target: VersionArguments
+    @OptionGroup var options: KeyChangeOptions
 
     @Option(help: "Days until then, 7 to 30.")
     var days: UInt8 = 30
@@ -100,21 +110,28 @@ struct KeyDestroy: ParsableCommand {
     var force = false
 
     func run() throws {
-        let (control, version) = try target.resolve()
-        try control.write(force ? "\(days) force" : "\(days)", to: "keys/\(version)/destroy", about: version)
-        Output.line(
-            "KEK version \(version) will be destroyed at \(try control.text("keys/\(version)/destroy"))")
+        let (days, force) = (days, force)
+        let change = KeyChange(file: "destroy", order: force ? "\(days) force" : "\(days)") {
+            lifecycle, version, files throws(LifecycleError) in
+            try lifecycle.scheduleDestruction(of: version, days: Int(days), force: force, files: files, now: .now())
+        }
+        try options.run(change, would: "destroyed in \(days) days") { control, version throws(Failure) in
+            "KEK version \(version) will be destroyed at \(try control.text("keys/\(version)/destroy"))"
+        }
     }
 }
 
 struct KeyCancelDestroy: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cancel-destroy", abstract: "Call a destruction off: the version is disabled again.")
-    @OptionGroup var target: VersionArguments
+    @OptionGroup var options: KeyChangeOptions
 
     func run() throws {
-        let (control, version) = try target.resolve()
-        try control.write("1", to: "keys/\(version)/cancel_destroy", about: version)
-        Output.line("KEK version \(version) is \(try control.text("keys/\(version)/state"))")
+        let change = KeyChange(file: "cancel_destroy", order: "1") { lifecycle, version, _ throws(LifecycleError) in
+            try lifecycle.cancelDestruction(of: version, now: .now())
+        }
+        try options.run(change, would: "disabled, and not destroyed") { control, version throws(Failure) in
+            "KEK version \(version) is \(try control.text("keys/\(version)/state"))"
+        }
     }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 
 struct Rotate: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -27,6 +28,7 @@ struct Rotate: ParsableCommand {
             guard let latest = UInt32(try control.text("keys/rotate")) else {
                 throw Failure("keys/rotate is no number")
             }
+            if let ifLatest, ifLatest != latest { throw control.explain(ESTALE, reading: false, "keys/rotate", nil) }
             return Output.line(
                 json ? "{\"latest\":\(latest),\"next\":\(latest + 1)}" : "KEK version \(latest + 1) would be made")
         }
