@@ -45,6 +45,37 @@ import Testing
         }
     }
 
+    @Test func `a job's record is laid out as the format page tells`() throws {
+        var job = JobRecord(JobProgress(kind: .revoke))
+        job.progress.state = .cancelled
+        job.looksAgain = true
+        job.isErasing = true
+        job.progress.version = KEKVersion(rawValue: 0x0403_0201)
+        job.progress.successor = KEKVersion(rawValue: 5)
+        (job.cursor, job.end, job.scope) = (0x11, 0x22, 0x33)
+        (job.progress.done, job.progress.total, job.progress.failed) = (0x44, 0x55, 0x66)
+        job.progress.started = Timestamp(seconds: 0x77, nanoseconds: 0x88)
+        job.progress.ended = Timestamp(seconds: 0x99, nanoseconds: 0xaa)
+        (job.newContents, job.doneBefore) = (0xbb, 0xcc)
+        var written = [UInt8](repeating: 0xff, count: JobRecord.byteCount)
+        written.withUnsafeMutableBytes { job.put(into: $0) }
+        let expected =
+            "0305030001020304" + "05000000" + "1100000000000000" + "2200000000000000" + "3300000000000000"
+            + "4400000000000000" + "5500000000000000" + "6600000000000000" + "770000000000000088000000"
+            + "9900000000000000aa000000" + "bb00000000000000" + "cc00000000000000"
+        #expect(written == bytes(expected))
+        let read = written.withUnsafeBytes { JobRecord($0) }
+        #expect(read == job)
+        for count in [0, 99] {
+            #expect(written.withUnsafeBytes { JobRecord(UnsafeRawBufferPointer(rebasing: $0[..<count])) } == nil)
+        }
+        for (place, value) in [(0, 0), (0, 5), (1, 6)] as [(Int, UInt8)] {
+            var damaged = written
+            damaged[place] = value
+            #expect(damaged.withUnsafeBytes { JobRecord($0) } == nil)
+        }
+    }
+
     @Test func `bodies and blocks open what others have sealed`() {
         let body = bytes("3a4b9150191c1fb85b17521c7f9216a5" + Self.nonceAndCiphertext)
         withBinding(Labels.body, store: storeID, RecordKey(kind: 15, owner: 9)) { data in
