@@ -78,8 +78,12 @@ enum ll_http_outcome ll_http_perform(struct ll_http *request, char *words) {
     SET(CURLOPT_TIMEOUT, request->total_seconds);
     SET(CURLOPT_FORBID_REUSE, 1L);
     SET(CURLOPT_CUSTOMREQUEST, request->method);
-    SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_count);
-    SET(CURLOPT_POSTFIELDS, (const char *)request->body);
+    /* What goes over this machine alone goes by no proxy, which the environment may name. */
+    if (request->allows_plain) SET(CURLOPT_PROXY, "");
+    if (request->body) {
+        SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_count);
+        SET(CURLOPT_POSTFIELDS, (const char *)request->body);
+    }
     if (request->header_count) SET(CURLOPT_HTTPHEADER, headers);
     SET(CURLOPT_WRITEFUNCTION, take);
     SET(CURLOPT_WRITEDATA, (void *)request);

@@ -1,15 +1,21 @@
 import Glibc
 import Synchronization
 
-/// Answers every request on a port of its own with the same bytes, and ends with its owner.
+/// Answers one request after the other on a port of its own with given bytes, and ends with its owner.
 final class FakeServer: Sendable {
     let port: Int
     private let descriptor: Int32
     /// What it was sent last.
     let request = Mutex("")
 
-    /// - Parameter answer: The bytes of an answer, status line and all; nil to say nothing.
-    init(_ answer: String?) throws {
+    private let count = Mutex(0)
+    /// How many it was sent.
+    var requestCount: Int { count.withLock { $0 } }
+
+    convenience init(_ answers: String?...) throws { try self.init(answers) }
+
+    /// - Parameter answers: The bytes of an answer, status line and all, or nil to say nothing; the last one for all that follow.
+    init(_ answers: [String?]) throws {
         let listening = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
@@ -26,7 +32,7 @@ final class FakeServer: Sendable {
         descriptor = listening
         port = Int(UInt16(bigEndian: address.sin_port))
         var thread = pthread_t()
-        let box = Unmanaged.passRetained(Work(server: self, descriptor: listening, answer: answer))
+        let box = Unmanaged.passRetained(Work(server: self, descriptor: listening, answers: answers))
         pthread_create(
             &thread, nil,
             { argument in
@@ -41,12 +47,12 @@ final class FakeServer: Sendable {
     private final class Work {
         let server: FakeServer
         let descriptor: Int32
-        let answer: String?
+        let answers: [String?]
 
-        init(server: FakeServer, descriptor: Int32, answer: String?) {
+        init(server: FakeServer, descriptor: Int32, answers: [String?]) {
             self.server = server
             self.descriptor = descriptor
-            self.answer = answer
+            self.answers = answers
         }
 
         func run() {
@@ -63,7 +69,11 @@ final class FakeServer: Sendable {
             var buffer = [UInt8](repeating: 0, count: 65_536)
             let count = read(connection, &buffer, buffer.count)
             server.request.withLock { $0 = String(decoding: buffer.prefix(max(0, count)), as: UTF8.self) }
-            guard let answer else {
+            let number = server.count.withLock { count in
+                count += 1
+                return count
+            }
+            guard let answer = answers[min(number, answers.count) - 1] else {
                 // Until the other side has had enough.
                 _ = read(connection, &buffer, buffer.count)
                 return

@@ -9,6 +9,7 @@ struct ll_http {
     /* The path of a socket to connect to in place of the URL's host; null for none. */
     const char *unix_socket;
     const char *method;
+    /* Null for none. */
     const void *body;
     size_t body_count;
     /* "Name: value", as many as there are; they are not copied. */

@@ -18,6 +18,8 @@ struct HTTPPlace: Sendable {
     var connectSeconds = 5
     /// For one request and its answer.
     var totalSeconds = 15
+    /// Hosts that may be spoken to without TLS: this machine.
+    var plainHosts = ["127.0.0.1", "localhost", "[::1]"]
 
     /// Without TLS nobody but this machine may be spoken to.
     var isLocal: Bool {
@@ -25,7 +27,7 @@ struct HTTPPlace: Sendable {
         guard url.hasPrefix("http://") else { return false }
         let authority = url.dropFirst("http://".count).prefix { $0 != "/" }
         let host = authority.hasPrefix("[") ? authority.prefix { $0 != "]" } + "]" : authority.prefix { $0 != ":" }
-        return ["127.0.0.1", "localhost", "[::1]"].contains(String(host))
+        return plainHosts.contains(String(host))
     }
 }
 
@@ -115,7 +117,7 @@ enum HTTPRequest {
         case ll_http_no_trust:
             KeyServiceFault(
                 .unreachable, "\(service): its certificate is not believed: \(why)",
-                hint: "name the authority that vouches for it, for vault in VAULT_CACERT")
+                hint: "name the authority that vouches for it, in VAULT_CACERT for vault, in AWS_CA_BUNDLE for awskms")
         case ll_http_misconfigured: KeyServiceFault(.misconfigured, "\(service): \(why)")
         case ll_http_malformed: KeyServiceFault(.malformedAnswer, "\(service): its answer makes no sense")
         default:

@@ -111,3 +111,20 @@ struct JSONText {
         while place < bytes.count, " \t\r\n".utf8.contains(bytes[place]) { place += 1 }
     }
 }
+
+extension JSONText {
+    /// A string between quotes, for what is sent: with escapes where JSON wants them (RFC 8259).
+    static func quoted(_ text: String) -> String {
+        var quoted = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"", "\\": quoted.unicodeScalars += ["\\", scalar]
+            case _ where scalar.value < 0x20:
+                let digits = String(scalar.value, radix: 16)
+                quoted += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+            default: quoted.unicodeScalars.append(scalar)
+            }
+        }
+        return quoted + "\""
+    }
+}

@@ -28,27 +28,20 @@ struct VaultClient: Sendable {
         _ path: String, token: VaultToken?, _ body: borrowing SecretText,
         _ take: (JSONText) throws(KeyringError) -> R
     ) throws(KeyringError) -> R {
-        var lines = try SecretText(limit: VaultSettings.credentialLimit + 1024)
-        // One after the other in one piece of memory, each with its zero byte.
-        var places = [0]
-        lines.append("Content-Type: application/json\0")
-        if let token {
-            places.append(lines.byteCount)
-            lines.append("X-Vault-Token: ")
-            token.withBytes { lines.append($0) }
-            lines.append("\0")
-        }
+        var headers = try SecretHeaders(limit: VaultSettings.credentialLimit + 1024)
+        headers.add("Content-Type", "application/json")
+        token?.withBytes { headers.add("X-Vault-Token", $0) }
         if let name = settings.namespace {
             guard name.utf8.count < 512, name.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
                 throw .service(KeyServiceFault(.misconfigured, "VAULT_NAMESPACE is no namespace"))
             }
-            places.append(lines.byteCount)
-            lines.append("X-Vault-Namespace: \(name)\0")
+            headers.add("X-Vault-Namespace", name)
         }
-        let answer = try lines.withCString { (lines: UnsafeMutablePointer<CChar>) throws(KeyringError) -> HTTPAnswer in
+        let answer = try headers.withLines {
+            (lines: [UnsafeMutablePointer<CChar>]) throws(KeyringError) -> HTTPAnswer in
             try body.withBytes { (body: UnsafeRawBufferPointer) throws(KeyringError) -> HTTPAnswer in
                 try HTTPRequest.perform(
-                    "POST", "/v1/" + path, at: place, headers: places.map { lines + $0 }, body: body, service: service)
+                    "POST", "/v1/" + path, at: place, headers: lines, body: body, service: service)
             }
         }
         let status = answer.status

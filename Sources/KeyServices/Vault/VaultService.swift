@@ -6,7 +6,7 @@ public import Sodium
 /// The service is told the context, so that with a derived key (`derived=true`) it binds it as well; what it seals is a key made for
 /// the purpose, under which the slot's key is sealed here and bound here. A slot is `ciphertext length 2 | ciphertext |
 /// slot's key 72`, its parameter `MOUNT/KEY`.
-public final class VaultService: KeyService {
+public final class VaultService: RemoteKeyService {
     public let kind = KeySlotKind.vault
     private let address: VaultAddress
     private let client: VaultClient
@@ -18,8 +18,7 @@ public final class VaultService: KeyService {
         client = VaultClient(address, settings)
     }
 
-    /// Where its key is, for people and for telling keys apart.
-    public var keyName: String { "vault:\(address.base)/\(address.name)" }
+    public func keyName() -> String { "vault:\(address.base)/\(address.name)" }
 
     private var parameters: [UInt8] { Array(address.name.utf8) }
 
@@ -36,12 +35,12 @@ public final class VaultService: KeyService {
         let ciphertext = try client.post("\(address.mount)/encrypt/\(address.key)", body) {
             (answer: JSONText) throws(KeyringError) -> [UInt8] in try self.ciphertext(in: answer)
         }
-        return slot(ciphertext, LocalSlot.sealed(key, kind, parameters, context, wrapping))
+        return slot(RemoteSlot(ciphertext, LocalSlot.sealed(key, kind, parameters, context, wrapping)))
     }
 
     public func unseal(_ slot: KeySlot, for context: SlotContext) throws(KeyringError) -> SecretKey {
-        let (ciphertext, local) = try parts(of: slot)
-        let body = try Self.request(ciphertext, context)
+        let parts = try parts(of: slot)
+        let body = try Self.request(parts.ciphertext, context)
         let wrapping = try client.post("\(address.mount)/decrypt/\(address.key)", body) {
             (answer: JSONText) throws(KeyringError) -> SecretKey in
             guard let text = answer.string("data", "plaintext") else { throw client.malformed() }
@@ -50,27 +49,25 @@ public final class VaultService: KeyService {
                 do { return try SecretKey(copying: UnsafeRawBufferPointer(key)) } catch { throw .cannotLock }
             }
         }
-        return try LocalSlot.open(local, kind, slot.parameters, context, wrapping)
+        return try LocalSlot.open(parts.local[...], kind, slot.parameters, context, wrapping)
     }
 
     /// The slot under the newest version of the service's key, which does that by itself: no key comes here.
     public func renewed(_ slot: KeySlot, for context: SlotContext) throws(KeyringError) -> KeySlot? {
-        let (old, local) = try parts(of: slot)
-        let body = try Self.request(old, context)
+        let old = try parts(of: slot)
+        let body = try Self.request(old.ciphertext, context)
         let new = try client.post("\(address.mount)/rewrap/\(address.key)", body) {
             (answer: JSONText) throws(KeyringError) -> [UInt8] in try self.ciphertext(in: answer)
         }
-        guard Self.version(new[...]) != Self.version(old) else { return nil }
-        return self.slot(new, Array(local))
+        guard Self.version(new) != Self.version(old.ciphertext) else { return nil }
+        return self.slot(RemoteSlot(new, old.local))
     }
 
     // MARK: Parts
 
-    private static let localByteCount = 72
-    private static let ciphertextLimit = 2048
     private static let requestLimit = 8192
 
-    private static func request(_ ciphertext: ArraySlice<UInt8>, _ context: SlotContext) throws(KeyringError)
+    private static func request(_ ciphertext: [UInt8], _ context: SlotContext) throws(KeyringError)
         -> SecretText
     {
         var body = try SecretText(limit: requestLimit)
@@ -79,29 +76,18 @@ public final class VaultService: KeyService {
         return body
     }
 
-    private func slot(_ ciphertext: [UInt8], _ local: [UInt8]) -> KeySlot {
-        let count = UInt16(ciphertext.count)
-        return KeySlot(
-            kind: kind, parameters: parameters,
-            sealedKey: [UInt8(truncatingIfNeeded: count), UInt8(truncatingIfNeeded: count >> 8)] + ciphertext + local)
+    private func slot(_ parts: RemoteSlot) -> KeySlot {
+        KeySlot(kind: kind, parameters: parameters, sealedKey: parts.bytes)
     }
 
-    private func parts(of slot: KeySlot) throws(KeyringError) -> (
-        ciphertext: ArraySlice<UInt8>, local: ArraySlice<UInt8>
-    ) {
-        let sealed = slot.sealedKey
-        guard sealed.count > 2 + Self.localByteCount,
-            sealed.count == 2 + Int(sealed[0]) + Int(sealed[1]) << 8 + Self.localByteCount
-        else { throw .damaged("a key slot is malformed") }
-        let ciphertext = sealed[2..<sealed.count - Self.localByteCount]
-        guard ciphertext.count <= Self.ciphertextLimit, Self.isCiphertext(ciphertext) else {
-            throw .damaged("a key slot is malformed")
-        }
-        return (ciphertext, sealed[(sealed.count - Self.localByteCount)...])
+    private func parts(of slot: KeySlot) throws(KeyringError) -> RemoteSlot {
+        let parts = try RemoteSlot(slot)
+        guard Self.isCiphertext(parts.ciphertext) else { throw .damaged("a key slot is malformed") }
+        return parts
     }
 
     private func ciphertext(in answer: JSONText) throws(KeyringError) -> [UInt8] {
-        guard let text = answer.string("data", "ciphertext"), text.count <= Self.ciphertextLimit,
+        guard let text = answer.string("data", "ciphertext"), text.count <= RemoteSlot.ciphertextLimit,
             Self.isCiphertext(text)
         else { throw client.malformed() }
         return [UInt8](text)
@@ -121,7 +107,7 @@ public final class VaultService: KeyService {
             }
     }
 
-    private static func version(_ ciphertext: ArraySlice<UInt8>) -> [UInt8] {
+    private static func version(_ ciphertext: [UInt8]) -> [UInt8] {
         Array(ciphertext.dropFirst("vault:v".utf8.count).prefix { $0 != UInt8(ascii: ":") })
     }
 

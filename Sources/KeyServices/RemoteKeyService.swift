@@ -1,0 +1,24 @@
+public import Keyring
+
+/// A key service whose key several keyrings could be sealed by.
+public protocol RemoteKeyService: KeyService {
+    /// Where its key is, the same however it is spelt: for people and for telling keys apart. May ask the service.
+    func keyName() throws(KeyringError) -> String
+}
+
+/// The services of this room, by what `--key-service` names.
+public enum RemoteKeyServices {
+    /// - Parameter text: What stands behind the kind and the colon.
+    /// - Throws: `.service(.misconfigured)`; `.serviceUnavailable` for a kind that this version has not.
+    public static func service(_ kind: KeySlotKind, _ text: String) throws(KeyringError) -> any RemoteKeyService {
+        switch kind {
+        case .vault: try VaultService(text)
+        case .awskms: try KMSService(text)
+        case .passphrase, .keyfile, .pkcs11, .tpm2, .age, .recovery:
+            throw .serviceUnavailable("key service '\(kind.name)' is not supported by this version")
+        }
+    }
+
+    /// Environment variables that name a file: a server in the background has another working directory.
+    public static let fileVariables = VaultSettings.fileVariables + AWSSettings.fileVariables
+}

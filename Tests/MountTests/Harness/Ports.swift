@@ -1,0 +1,37 @@
+import Glibc
+
+/// A socket on a port of this machine's own that nobody else has; it listens and never says anything.
+final class SilentPort {
+    let number: Int
+    private let descriptor: Int32
+
+    init() throws {
+        let opened = try check(socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0))
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        try withUnsafeMutablePointer(to: &address) { pointer in
+            try pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+                try check(bind(opened, __CONST_SOCKADDR_ARG(__sockaddr__: UnsafePointer(address)), length))
+                try check(listen(opened, 16))
+                try check(getsockname(opened, __SOCKADDR_ARG(__sockaddr__: address), &length))
+            }
+        }
+        descriptor = opened
+        number = Int(UInt16(bigEndian: address.sin_port))
+    }
+
+    deinit { close(descriptor) }
+
+    /// A port that nobody had a moment ago.
+    static func free() throws -> Int { try SilentPort().number }
+}
+
+/// What `.ci/install-packages test` has put beside the build.
+enum TestTools {
+    static let directory: String = {
+        let root = #filePath.split(separator: "/").dropLast(4).joined(separator: "/")
+        return Workspace.variable("LETTERLOCK_TEST_TOOLS") ?? "/\(root)/.build/test-tools"
+    }()
+}

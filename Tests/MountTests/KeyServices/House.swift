@@ -1,0 +1,162 @@
+import Keyring
+import Sodium
+
+@testable import KeyServices
+
+/// One kind of key service as the suite that they all share needs it: a real one, with what can happen to it.
+protocol ServiceHouse {
+    /// False for who plays a service without its cryptography.
+    var sealsForReal: Bool { get }
+    /// With the key that the tests seal by.
+    func service() throws -> any KeyService
+    /// With another key of the same service.
+    func otherService() throws -> any KeyService
+    /// With a token, PIN or secret key that is wrong; nil where there is none.
+    func strangersService() throws -> (any KeyService)?
+    /// Where nobody is, and where somebody is who says nothing; nil for what is in this very process.
+    func absentService() throws -> (any KeyService)?
+    func silentService(_ port: SilentPort) throws -> (any KeyService)?
+    /// Whether there is such a thing at all.
+    func disableKey() throws -> Bool
+    func enableKey() throws
+    /// Likewise.
+    func rotateKey() throws -> Bool
+}
+
+extension ServiceHouse {
+    var sealsForReal: Bool { true }
+    func strangersService() throws -> (any KeyService)? { nil }
+    func absentService() throws -> (any KeyService)? { nil }
+    func silentService(_ port: SilentPort) throws -> (any KeyService)? { nil }
+    func disableKey() throws -> Bool { false }
+    func enableKey() throws {}
+    func rotateKey() throws -> Bool { false }
+}
+
+/// All that there are.
+enum House: String, CaseIterable {
+    case passphrase, keyfile, openBao, moto, miniStack
+
+    func open(_ work: Workspace) throws -> any ServiceHouse {
+        switch self {
+        case .passphrase: PassphraseHouse()
+        case .keyfile: KeyfileHouse(work: work)
+        case .openBao: BaoHouse(bao: try Bao(work))
+        case .moto: try CloudHouse(work, .moto)
+        case .miniStack: try CloudHouse(work, .ministack)
+        }
+    }
+
+    var isInstalled: Bool {
+        switch self {
+        case .passphrase, .keyfile: true
+        case .openBao: Bao.isInstalled
+        case .moto, .miniStack: Cloud.isInstalled
+        }
+    }
+}
+
+struct PassphraseHouse: ServiceHouse {
+    private func service(_ text: String) throws -> any KeyService {
+        var bytes = try SecretBytes(byteCount: text.utf8.count)
+        bytes.withUnsafeMutableBytes { $0.copyBytes(from: text.utf8) }
+        let parameters = try PasswordHash.Parameters(opsLimit: 1, memoryByteCount: 8 << 20)
+        return PassphraseService(passphrase: bytes, parameters: parameters)
+    }
+    func service() throws -> any KeyService { try service("open sesame") }
+    func otherService() throws -> any KeyService { try service("open barley") }
+}
+
+struct KeyfileHouse: ServiceHouse {
+    let work: Workspace
+    func service() throws -> any KeyService { FileKeyService(path: work("key")) }
+    func otherService() throws -> any KeyService {
+        try put(pattern(32, seed: 3), work("key2"), mode: 0o600)
+        return FileKeyService(path: work("key2"))
+    }
+}
+
+struct BaoHouse: ServiceHouse {
+    let bao: Bao
+
+    private func service(_ place: String, _ more: [String: String] = [:]) throws -> any KeyService {
+        let variables = bao.environment.merging(more) { $1 }
+        var settings = VaultSettings { variables[$0] }
+        settings.patienceSeconds = 2
+        return try VaultService(place, settings: settings)
+    }
+
+    func service() throws -> any KeyService { try service(bao.address + "/transit/prod") }
+    func otherService() throws -> any KeyService {
+        try bao.make("transit/keys/other", #"{"derived":true}"#)
+        return try service(bao.address + "/transit/other")
+    }
+    func strangersService() throws -> (any KeyService)? {
+        try put("another\n", bao.workspace("stranger"), mode: 0o600)
+        return try service(bao.address + "/transit/prod", ["VAULT_TOKEN_FILE": bao.workspace("stranger")])
+    }
+    func absentService() throws -> (any KeyService)? {
+        try service("https://127.0.0.1:\(try SilentPort.free())/transit/prod")
+    }
+    func silentService(_ port: SilentPort) throws -> (any KeyService)? {
+        try service("https://127.0.0.1:\(port.number)/transit/prod")
+    }
+    func disableKey() throws -> Bool {
+        try bao.make("transit/keys/prod/rotate", "")
+        try bao.make("transit/keys/prod/config", #"{"min_decryption_version":2}"#)
+        return true
+    }
+    func enableKey() throws { try bao.make("transit/keys/prod/config", #"{"min_decryption_version":1}"#) }
+    func rotateKey() throws -> Bool {
+        try bao.make("transit/keys/prod/rotate", "")
+        return true
+    }
+}
+
+struct CloudHouse: ServiceHouse {
+    let cloud: Cloud
+    private let player: Cloud.Player
+
+    var sealsForReal: Bool { player == .moto }
+
+    init(_ work: Workspace, _ player: Cloud.Player) throws {
+        cloud = try Cloud(work, player)
+        self.player = player
+    }
+
+    private func service(_ key: String, _ more: [String: String] = [:]) throws -> any KeyService {
+        let variables = cloud.environment.merging(more) { $1 }
+        var settings = AWSSettings(
+            { variables[$0] },
+            { name throws(KeyringError) in
+                let bytes = Array((variables[name] ?? "").utf8)
+                return try bytes.withUnsafeBytes { bytes in Result { () throws(KeyringError) in try SecretToken(bytes) }
+                }
+                .get()
+            })
+        settings.patienceSeconds = 2
+        return try KMSService(key, settings: settings)
+    }
+
+    func service() throws -> any KeyService { try service(cloud.key) }
+    func otherService() throws -> any KeyService { try service(try cloud.makeKey(alias: "alias/other")) }
+    func strangersService() throws -> (any KeyService)? {
+        player == .moto ? try service(cloud.key, ["AWS_SECRET_ACCESS_KEY": "wrong"]) : nil
+    }
+    func absentService() throws -> (any KeyService)? {
+        try service(cloud.key, ["AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:\(try SilentPort.free())"])
+    }
+    func silentService(_ port: SilentPort) throws -> (any KeyService)? {
+        try service(cloud.key, ["AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:\(port.number)"])
+    }
+    func disableKey() throws -> Bool {
+        guard player == .ministack else { return false }
+        try cloud.ask("DisableKey", #"{"KeyId":"\#(cloud.key)"}"#)
+        return true
+    }
+    func enableKey() throws { try cloud.ask("EnableKey", #"{"KeyId":"\#(cloud.key)"}"#) }
+    func rotateKey() throws -> Bool {
+        try cloud.ask("EnableKeyRotation", #"{"KeyId":"\#(cloud.key)"}"#)
+        return true
+    }
+}

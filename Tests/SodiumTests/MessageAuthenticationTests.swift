@@ -1,0 +1,39 @@
+import Sodium
+import Testing
+
+/// RFC 4231, test cases 1, 2 and 6.
+@Suite struct MessageAuthenticationTests {
+    @Test(
+        arguments: [
+            (
+                [UInt8](repeating: 0x0B, count: 20), "Hi There",
+                "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"
+            ),
+            (
+                Array("Jefe".utf8), "what do ya want for nothing?",
+                "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+            ),
+            (
+                [UInt8](repeating: 0xAA, count: 131), "Test Using Larger Than Block-Size Key - Hash Key First",
+                "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
+            ),
+        ])
+    func `HMAC-SHA256 is that of its RFC, in however many parts`(key: [UInt8], message: String, expected: String) {
+        let bytes = Array(message.utf8)
+        for place in [0, 1, bytes.count / 2, bytes.count] {
+            var tag = [UInt8](repeating: 0, count: HMAC.byteCount)
+            tag.withUnsafeMutableBytes { tag in
+                key.withUnsafeBytes { key in
+                    bytes.withUnsafeBytes { bytes in
+                        HMAC.sha256(
+                            [
+                                UnsafeRawBufferPointer(rebasing: bytes[..<place]),
+                                UnsafeRawBufferPointer(rebasing: bytes[place...]),
+                            ], key: key, into: tag)
+                    }
+                }
+            }
+            #expect(tag.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() == expected)
+        }
+    }
+}
