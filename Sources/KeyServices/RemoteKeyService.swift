@@ -2,8 +2,9 @@ public import Keyring
 
 /// A key service whose key several keyrings could be sealed by.
 public protocol RemoteKeyService: KeyService {
-    /// Where its key is, the same however it is spelt: for people and for telling keys apart. May ask the service.
-    func keyName() throws(KeyringError) -> String
+    /// Where its key is, the same however it is spelt: for people and for telling keys apart. May ask the service. Nil for what is meant to
+    /// open several keyrings.
+    func keyName() throws(KeyringError) -> String?
 }
 
 /// The services of this room, by what `--key-service` names.
@@ -14,11 +15,17 @@ public enum RemoteKeyServices {
         switch kind {
         case .vault: try VaultService(text)
         case .awskms: try KMSService(text)
-        case .passphrase, .keyfile, .pkcs11, .tpm2, .age, .recovery:
+        case .age: try AgeService(text)
+        case .passphrase, .keyfile, .pkcs11, .tpm2, .recovery:
             throw .serviceUnavailable("key service '\(kind.name)' is not supported by this version")
         }
     }
 
     /// Environment variables that name a file: a server in the background has another working directory.
-    public static let fileVariables = VaultSettings.fileVariables + AWSSettings.fileVariables
+    public static let fileVariables = VaultSettings.fileVariables + AWSSettings.fileVariables + AgeService.fileVariables
+
+    /// What names a service in any working directory.
+    public static func pinned(_ kind: KeySlotKind, _ text: String, _ absolute: (String) -> String) -> String {
+        kind == .age && !text.hasPrefix("age1") ? absolute(text) : text
+    }
 }

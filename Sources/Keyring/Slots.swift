@@ -123,7 +123,7 @@ extension Configuration {
         slots.enumerated().map { SlotDescription(index: $0.offset, kind: $0.element.kind, label: $0.element.label) }
     }
 
-    /// A new slot that has been seen to open.
+    /// A new slot that has been seen to open, where that can be seen here.
     func slot(of service: any KeyService, for rootKey: SecretKey) throws(KeyringError) -> KeySlot {
         let slotKey = try UnlockedKeyring.random()
         var slot = try service.seal(slotKey, for: SlotContext(store: storeID, keyring: name, purpose: .slotKey))
@@ -132,7 +132,7 @@ extension Configuration {
             throw .damaged("what the key service sealed is too long")
         }
         // A passphrase takes its time, and it is this very process that has it.
-        guard slot.kind != .passphrase else { return slot }
+        guard slot.kind != .passphrase, service.canUnseal else { return slot }
         let opened = try self.rootKey(in: slot, with: service)
         let isSame = opened.withKey { opened in
             let bytes = opened.bytes

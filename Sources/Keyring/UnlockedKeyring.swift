@@ -41,14 +41,14 @@ public final class UnlockedKeyring: Sendable {
         current = Mutex(state)
     }
 
-    /// A new keyring: a root key that `service` opens, and `recovery` as well; KEK version 1.
+    /// A new keyring: a root key that `service` opens, and each of `recovery` as well; KEK version 1.
     public static func create(
-        name: String, service: any KeyService, recovery: (any KeyService)? = nil, now: Timestamp
+        name: String, service: any KeyService, recovery: [any KeyService] = [], now: Timestamp
     ) throws(KeyringError) -> UnlockedKeyring {
         guard name.utf8.count <= Configuration.nameLimit else { throw .damaged("the name is too long") }
         let rootKey = try random()
         var configuration = Configuration(storeID: .random(), name: name, created: now, slots: [])
-        for service in [service, recovery].compactMap({ $0 }) {
+        for service in [service] + recovery {
             configuration.slots.append(try configuration.slot(of: service, for: rootKey))
         }
         return try UnlockedKeyring(

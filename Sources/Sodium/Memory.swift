@@ -18,26 +18,36 @@ public enum Memory {
 /// RFC 4648 base64 of secrets: no table lookups that depend on them.
 public enum Base64 {
     /// How many characters so many bytes are.
-    public static func characterCount(of byteCount: Int) -> Int { (byteCount + 2) / 3 * 4 }
+    public static func characterCount(of byteCount: Int, isPadded: Bool = true) -> Int {
+        isPadded ? (byteCount + 2) / 3 * 4 : (byteCount * 4 + 2) / 3
+    }
 
-    /// Encodes, padded.
+    private static func variant(_ isPadded: Bool) -> Int32 {
+        isPadded ? sodium_base64_VARIANT_ORIGINAL : sodium_base64_VARIANT_ORIGINAL_NO_PADDING
+    }
+
+    /// Encodes, padded or not.
     ///
     /// - Precondition: `text` has room for `characterCount` and a zero byte, which is written too.
-    public static func encode(_ bytes: UnsafeRawBufferPointer, into text: UnsafeMutableRawBufferPointer) {
-        precondition(text.count > characterCount(of: bytes.count), "there is no room for the text")
+    public static func encode(
+        _ bytes: UnsafeRawBufferPointer, into text: UnsafeMutableRawBufferPointer, isPadded: Bool = true
+    ) {
+        precondition(text.count > characterCount(of: bytes.count, isPadded: isPadded), "there is no room for the text")
         let target = text.bindMemory(to: CChar.self).baseAddress!
         withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 1) { none in
             none.initialize(repeating: 0)
             _ = sodium_bin2base64(
                 target, text.count, bytes.address ?? UnsafePointer(none.baseAddress!), bytes.count,
-                sodium_base64_VARIANT_ORIGINAL)
+                variant(isPadded))
         }
     }
 
-    /// Decodes padded standard base64 without white space.
+    /// Decodes standard base64, padded or not, without white space and in no other spelling than `encode` has.
     ///
     /// - Returns: How many bytes were written; nil, and `target` zeroed, if `text` is malformed or too long.
-    public static func decode(_ text: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) -> Int? {
+    public static func decode(
+        _ text: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer, isPadded: Bool = true
+    ) -> Int? {
         var count = 0
         var end: UnsafePointer<CChar>?
         guard let base = text.bindMemory(to: CChar.self).baseAddress, let start = target.address else {
@@ -45,7 +55,7 @@ public enum Base64 {
         }
         let status = sodium_base642bin(
             start, target.count, base, text.count, nil, &count, &end,
-            sodium_base64_VARIANT_ORIGINAL)
+            variant(isPadded))
         guard status == 0, end == base + text.count else {
             Memory.wipe(target)
             return nil

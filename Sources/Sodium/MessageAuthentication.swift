@@ -22,3 +22,19 @@ public enum HMAC {
         }
     }
 }
+
+/// HKDF-SHA256 (RFC 5869), as far as one key: for formats of others that ask for it. What is ours is derived by `Derivation`.
+public enum HKDF {
+    /// - Parameter salt: Of any length; none is a salt of zeros.
+    public static func sha256(
+        _ secret: UnsafeRawBufferPointer, salt: [UInt8], info: StaticString
+    ) throws(SodiumError) -> SecretKey {
+        let salt = salt.isEmpty ? [UInt8](repeating: 0, count: HMAC.byteCount) : salt
+        let info = UnsafeRawBufferPointer(start: info.utf8Start, count: info.utf8CodeUnitCount)
+        return try SecretKey.make { key in
+            salt.withUnsafeBytes { HMAC.sha256([secret], key: $0, into: key) }
+            let first: [UInt8] = [1]
+            first.withUnsafeBytes { HMAC.sha256([info, $0], key: UnsafeRawBufferPointer(key), into: key) }
+        }
+    }
+}

@@ -175,7 +175,7 @@ import Testing
             phrase.withUnsafeBytes { phrase in secret.withUnsafeMutableBytes { $0.copyMemory(from: phrase) } }
             return RecoveryService(phrase: secret)
         }
-        let keyring = try UnlockedKeyring.create(name: "prod", service: first, recovery: copy(), now: start)
+        let keyring = try UnlockedKeyring.create(name: "prod", service: first, recovery: [copy()], now: start)
         #expect(keyring.keyServices == ["keyfile", "recovery"])
         #expect(try opens(keyring, try copy()) && opens(keyring, first))
         #expect(try !opens(keyring, RecoveryService(phrase: RecoveryPhrase.make())))

@@ -17,7 +17,7 @@ public final class KMSService: RemoteKeyService {
     }
 
     /// An alias is another name of a key: the service is asked which.
-    public func keyName() throws(KeyringError) -> String {
+    public func keyName() throws(KeyringError) -> String? {
         if client.key.isKeyARN { return client.service }
         var body = try SecretText(limit: Self.requestLimit)
         body.append("{\"KeyId\":\"\(client.key.text)\"}")

@@ -18,7 +18,7 @@ public final class VaultService: RemoteKeyService {
         client = VaultClient(address, settings)
     }
 
-    public func keyName() -> String { "vault:\(address.base)/\(address.name)" }
+    public func keyName() -> String? { "vault:\(address.base)/\(address.name)" }
 
     private var parameters: [UInt8] { Array(address.name.utf8) }
 

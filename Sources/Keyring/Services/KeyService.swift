@@ -28,6 +28,9 @@ public struct SlotContext: Sendable, Equatable {
 public protocol KeyService: Sendable {
     var kind: KeySlotKind { get }
 
+    /// False for what can seal and not open: a public key whose other half is elsewhere.
+    var canUnseal: Bool { get }
+
     /// Whether the slot is one of this service's. Asks nobody, and believes nothing that the slot says of itself.
     func opens(_ slot: KeySlot) -> Bool
 
@@ -44,6 +47,7 @@ public protocol KeyService: Sendable {
 }
 
 extension KeyService {
+    public var canUnseal: Bool { true }
     public func opens(_ slot: KeySlot) -> Bool { slot.kind == kind }
     public func renewed(_ slot: KeySlot, for context: SlotContext) throws(KeyringError) -> KeySlot? { nil }
 }

@@ -23,9 +23,16 @@ struct Init: ParsableCommand {
 
     @OptionGroup var recoveryOptions: RecoveryOptions
 
+    @Option(
+        help: ArgumentHelp(
+            "Have an age recipient open the keyring as well, and its backups: its identity may lie in a safe.",
+            valueName: "age1…"))
+    var recoveryRecipient: String?
+
     func run() throws {
         let source = try keys.source()
         let place = recovery || recoveryOptions.recoveryFile != nil ? try recoveryOptions.place() : nil
+        let recipient = try recoveryRecipient.map { try Self.recipient($0) }
         let name = try Self.checked(self.name ?? Self.defaultName(store))
         let memory = try source.memory()
         if !sharing.shared { try memory?.checkIsFree(for: nil) }
@@ -33,7 +40,7 @@ struct Init: ParsableCommand {
         do {
             // The key is asked for when everything else is in order.
             let service = try source.service(makesKeyring: true)
-            let storeID = try Self.make(store, name, service, place)
+            let storeID = try Self.make(store, name, service, place, recipient)
             memory?.add(storeID, at: try StoreDescription.directory(store))
         } catch {
             StoreDirectory.clear(store, removesDirectory: isNew)
@@ -43,12 +50,15 @@ struct Init: ParsableCommand {
         place?.tell()
     }
 
-    private static func make(_ path: String, _ name: String, _ service: any KeyService, _ recovery: RecoveryPlace?)
-        throws -> StoreID
-    {
+    private static func make(
+        _ path: String, _ name: String, _ service: any KeyService, _ recovery: RecoveryPlace?,
+        _ recipient: (any KeyService)?
+    ) throws -> StoreID {
         let now = Timestamp.now()
-        let keyring = try UnlockedKeyring.create(
-            name: name, service: service, recovery: try recovery?.makeService(), now: now)
+        var further: [any KeyService] = []
+        if let recovery { further.append(try recovery.makeService()) }
+        if let recipient { further.append(recipient) }
+        let keyring = try UnlockedKeyring.create(name: name, service: service, recovery: further, now: now)
         let store = try JournaledStore.create(at: path)
         do {
             try SecretTree.create(in: store, keyring: keyring, uid: geteuid(), gid: getegid(), now: now)
@@ -58,6 +68,12 @@ struct Init: ParsableCommand {
         }
         try store.close()
         return keyring.storeID
+    }
+
+    private static func recipient(_ text: String) throws(Failure) -> any KeyService {
+        var source = KeySource()
+        source.spec = "age:" + text
+        return try source.service()
     }
 
     private static func defaultName(_ path: String) -> String {

@@ -50,7 +50,7 @@ struct KeySource {
     func memory() throws(Failure) -> ServiceMemory? {
         guard case .remote(let kind, let rest) = try parsedSpec() else { return nil }
         do throws(KeyringError) {
-            return ServiceMemory(try RemoteKeyServices.service(kind, rest).keyName())
+            return try RemoteKeyServices.service(kind, rest).keyName().map { ServiceMemory($0) }
         } catch { throw Messages.failure(error) }
     }
 
@@ -114,7 +114,8 @@ struct KeySource {
         case .recovery: "recovery"
         case .keyfile(let path): "keyfile:" + Paths.absolute(path)
         case .credential(let name): "credential:" + name
-        case .remote(let kind, let rest): rest.isEmpty ? kind.name : "\(kind.name):\(rest)"
+        case .remote(let kind, let rest):
+            rest.isEmpty ? kind.name : "\(kind.name):\(RemoteKeyServices.pinned(kind, rest, Paths.absolute))"
         }
     }
 

@@ -35,12 +35,13 @@ extension ServiceHouse {
 
 /// All that there are.
 enum House: String, CaseIterable {
-    case passphrase, keyfile, openBao, moto, miniStack
+    case passphrase, keyfile, age, openBao, moto, miniStack
 
     func open(_ work: Workspace) throws -> any ServiceHouse {
         switch self {
         case .passphrase: PassphraseHouse()
         case .keyfile: KeyfileHouse(work: work)
+        case .age: AgeHouse(work: work)
         case .openBao: BaoHouse(bao: try Bao(work))
         case .moto: try CloudHouse(work, .moto)
         case .miniStack: try CloudHouse(work, .ministack)
@@ -49,7 +50,7 @@ enum House: String, CaseIterable {
 
     var isInstalled: Bool {
         switch self {
-        case .passphrase, .keyfile: true
+        case .passphrase, .keyfile, .age: true
         case .openBao: Bao.isInstalled
         case .moto, .miniStack: Cloud.isInstalled
         }
@@ -74,6 +75,18 @@ struct KeyfileHouse: ServiceHouse {
         try put(pattern(32, seed: 3), work("key2"), mode: 0o600)
         return FileKeyService(path: work("key2"))
     }
+}
+
+/// Identities that the program age has made.
+struct AgeHouse: ServiceHouse {
+    let work: Workspace
+
+    private func service(_ name: String) throws -> any KeyService {
+        if !exists(work(name)) { try work.done(["age-keygen", "-o", work(name)]) }
+        return try AgeService(work(name))
+    }
+    func service() throws -> any KeyService { try service("identity") }
+    func otherService() throws -> any KeyService { try service("other-identity") }
 }
 
 struct BaoHouse: ServiceHouse {
