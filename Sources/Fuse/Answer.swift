@@ -4,7 +4,7 @@ import Glibc
 /// What a file system answered, on its way to the kernel.
 enum Answer {
     case done
-    /// FORGET: nothing is sent.
+    /// FORGET, and a read that waits: nothing is sent.
     case silence
     case entry(EntryReply)
     case created(EntryReply, OpenReply)

@@ -66,6 +66,10 @@ extension FileSystem {
         into buffer: UnsafeMutableRawBufferPointer, _ caller: Caller
     ) throws(Errno) -> Int { throw .unimplemented }
 
+    public func poll(_ node: UInt64, handle: UInt64, waiter: UInt64?, _ caller: Caller) throws(Errno) -> UInt32 {
+        throw .unimplemented
+    }
+
     public func write(
         _ node: UInt64, handle: UInt64, flags: Int32, at offset: Int64, from buffer: UnsafeRawBufferPointer,
         killsSetID: Bool, _ caller: Caller

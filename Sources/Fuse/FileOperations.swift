@@ -22,10 +22,19 @@ func addFiles(_ table: inout fuse_lowlevel_ops) {
     table.read = { request, node, size, offset, file in
         answer(request, scratchByteCount: size) { call throws(Errno) in
             let buffer = try call.worker.scratch(size)
-            let count = try call.fileSystem.read(
-                node, handle: file?.pointee.fh ?? 0, flags: file?.pointee.flags ?? 0, at: Int64(offset),
-                into: buffer, call.caller)
-            return .scratch(checked(count, buffer))
+            let (handle, flags) = (file?.pointee.fh ?? 0, file?.pointee.flags ?? 0)
+            do throws(Errno) {
+                let count = try call.fileSystem.read(
+                    node, handle: handle, flags: flags, at: Int64(offset), into: buffer, call.caller)
+                return .scratch(checked(count, buffer))
+            } catch {
+                guard error == .later, let unique = call.worker.header?.unique else { throw error }
+                try call.worker.session.waiters.keep(
+                    Waiters.Read(
+                        unique: unique, node: node, handle: handle, flags: flags, offset: Int64(offset),
+                        byteCount: size, caller: call.caller), of: call.worker.session)
+                return .silence
+            }
         }
     }
     table.write = { request, node, data, size, offset, file in

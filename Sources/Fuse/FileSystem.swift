@@ -4,6 +4,10 @@ public import Glibc
 public struct Errno: Error, Hashable, Sendable {
     public let rawValue: Int32
     public init(_ rawValue: Int32) { self.rawValue = rawValue }
+
+    /// Thrown by a read that waits for something to come, and is asked again at `Notifier.wake`. Not for the kernel, which
+    /// has the number for the same purpose (EIOCBQUEUED).
+    public static let later = Errno(529)
 }
 
 /// Who asks: what the kernel says of the thread that made the request.
@@ -150,6 +154,10 @@ public protocol FileSystem: AnyObject, Sendable {
         _ node: UInt64, handle: UInt64, flags: Int32, at offset: Int64,
         into buffer: UnsafeMutableRawBufferPointer, _ caller: Caller
     ) throws(Errno) -> Int
+    /// What can be done without waiting: POLLIN and the like.
+    ///
+    /// - Parameter waiter: The kernel's number of who will wait if there is nothing, for `Notifier.wake`; nil if nobody will.
+    func poll(_ node: UInt64, handle: UInt64, waiter: UInt64?, _ caller: Caller) throws(Errno) -> UInt32
     func write(
         _ node: UInt64, handle: UInt64, flags: Int32, at offset: Int64, from buffer: UnsafeRawBufferPointer,
         killsSetID: Bool, _ caller: Caller

@@ -4,8 +4,8 @@ import Glibc
 /// Tells the kernel to forget what it has cached. Errors of a mount that is gone and of nodes that the kernel does not
 /// know are none: there is nothing to forget then.
 ///
-/// Never call it on a worker thread (within a `FileSystem` call): the kernel may wait there for the very request that
-/// is being served.
+/// Never invalidate on a worker thread (within a `FileSystem` call): the kernel may wait there for the very request
+/// that is being served.
 public struct Notifier: Sendable {
     let session: Session
 
@@ -42,6 +42,10 @@ public struct Notifier: Sendable {
                 fuse_lowlevel_notify_delete(session.raw, parent, child, name, count)
             })
     }
+
+    /// Has reads that wait (`Errno.later`) asked again, and wakes callers of poll(2), by the numbers that they gave. Waits
+    /// for nothing, so that worker threads may call it.
+    public func wake(_ polls: [UInt64]) { session.waiters.ring(polls, of: session) }
 
     private func fault(_ result: Int32) -> Errno? {
         switch -result {

@@ -2,10 +2,11 @@ import CFuse
 import Glibc
 import Synchronization
 
-/// The one callback table. Each entry is a handler that returns an `Answer` or throws; `answer` replies.
+/// The one callback table. Each entry is a handler that returns an `Answer` or throws; `answer` replies. STATX and POLL
+/// are answered without libfuse.
 ///
 /// Left out on purpose: setlk and flock (the kernel keeps locks itself, and they outlive a server), access
-/// (default_permissions), poll, bmap and copy_file_range (the kernel falls back).
+/// (default_permissions), bmap and copy_file_range (the kernel falls back).
 func operationTable() -> fuse_lowlevel_ops {
     var table = fuse_lowlevel_ops()
     table.`init` = { _, connection in

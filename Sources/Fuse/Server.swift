@@ -82,6 +82,7 @@ public final class Server: Sendable {
     /// Blocks until the file system is unmounted, the server stopped, or its descriptor failed.
     public func wait() -> End {
         crew.wait()
+        session.waiters.end()
         let failure = session.failure.load(ordering: .relaxed)
         if failure != 0 { return .failed(failure) }
         return session.isStopping.load(ordering: .relaxed) ? .stopped : .unmounted

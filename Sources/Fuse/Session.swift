@@ -15,6 +15,7 @@ final class Session: @unchecked Sendable {
     /// INIT has been served, here or, in another process, as the request that was kept.
     let isInitialized = Atomic<Bool>(false)
     let kernelResends = Atomic<Bool>(true)
+    let waiters = Waiters()
     /// The first error of a read that no unmount explains; 0 if none.
     let failure = Atomic<Int32>(0)
 

@@ -105,8 +105,7 @@ final class Worker {
             return answerDirectly(header, errno: EIO)
         }
         switch header.opcode {
-        // No operation waits for anything that an interrupt could cut short: the kernel stops sending them.
-        case .interrupt: return answerDirectly(header, errno: ENOSYS)
+        case .interrupt: return interrupt(request)
         // Answers what this room never asks.
         case .notifyReply: return
         case .initialize:
@@ -121,6 +120,7 @@ final class Worker {
         }
         self.header = header
         if header.opcode == .statx { return answerExtendedStatus(header, request) }
+        if header.opcode == .poll { return answerPoll(header, request) }
         killsSetID = Fuse.killsSetID(request, opcode: header.opcode)
         if header.opcode == .temporaryFile {
             // The body and the reply are those of CREATE; the handler looks at the header.
@@ -135,9 +135,7 @@ final class Worker {
 
     private func answerExtendedStatus(_ header: RequestHeader, _ request: UnsafeRawBufferPointer) {
         let body = UnsafeRawBufferPointer(rebasing: request[RequestHeader.byteCount...])
-        let caller = Caller(
-            uid: header.uid, gid: header.gid, pid: header.pid, umask: 0,
-            unique: header.unique & ~RequestHeader.resendBit, isResend: header.unique & RequestHeader.resendBit != 0)
+        let caller = Caller(header)
         let fileSystem = session.fileSystem
         do throws(Errno) {
             let (attributes, validity) = try fileSystem.attributes(
@@ -154,15 +152,44 @@ final class Worker {
 
     private static let replyHeaderByteCount = 16
 
+    /// struct fuse_interrupt_in: the number of a request whose caller has got a signal. Only those that wait end by it;
+    /// the others are answered in a moment.
+    private func interrupt(_ request: UnsafeRawBufferPointer) {
+        let unique = request.loadUnaligned(fromByteOffset: RequestHeader.byteCount, as: UInt64.self)
+        guard let read = session.waiters.interrupt(unique) else { return }
+        answerDirectly(read.unique, errno: EINTR)
+    }
+
+    /// struct fuse_poll_in: handle 8 | waiter 8 | flags 4 | events 4. struct fuse_poll_out: events 4 | padding 4.
+    ///
+    /// Past libfuse, which would make an object of the waiter that dies with this process.
+    private func answerPoll(_ header: RequestHeader, _ request: UnsafeRawBufferPointer) {
+        func number(_ offset: Int) -> UInt64 {
+            request.loadUnaligned(fromByteOffset: RequestHeader.byteCount + offset, as: UInt64.self)
+        }
+        let isScheduled = number(16) & 1 != 0
+        do throws(Errno) {
+            let events = try session.fileSystem.poll(
+                header.node, handle: number(0), waiter: isScheduled ? number(8) : nil, Caller(header))
+            bounceBuffer.bytes.storeBytes(
+                of: UInt64(events), toByteOffset: Self.replyHeaderByteCount, as: UInt64.self)
+            answerDirectly(header, errno: 0, byteCount: 8)
+        } catch { answerDirectly(header, errno: error.rawValue) }
+    }
+
     /// Answers without libfuse, which has not seen the request: an error, or what lies in the bounce buffer behind the
     /// place of a header.
     private func answerDirectly(_ header: RequestHeader, errno number: Int32, byteCount: Int = 0) {
         guard !header.isUnanswered, !swallowsReplies else { return }
+        answerDirectly(header.unique, errno: number, byteCount: byteCount)
+    }
+
+    private func answerDirectly(_ unique: UInt64, errno number: Int32, byteCount: Int = 0) {
         let reply = bounceBuffer.bytes
         let length = Self.replyHeaderByteCount + byteCount
         reply.storeBytes(of: UInt32(length), toByteOffset: 0, as: UInt32.self)
         reply.storeBytes(of: -number, toByteOffset: 4, as: Int32.self)
-        reply.storeBytes(of: header.unique, toByteOffset: 8, as: UInt64.self)
+        reply.storeBytes(of: unique, toByteOffset: 8, as: UInt64.self)
         // A failure means that nobody waits any longer.
         _ = write(session.descriptor, reply.baseAddress, length)
     }
@@ -216,6 +243,17 @@ public enum CurrentRequest {
 
     /// The request's number, the same when the kernel sends it again.
     public static var unique: UInt64? { (Worker.current?.header?.unique).map { $0 & ~RequestHeader.resendBit } }
+
+    /// True if the kernel sends it again.
+    public static var isResend: Bool { (Worker.current?.header?.unique ?? 0) & RequestHeader.resendBit != 0 }
+}
+
+extension Caller {
+    init(_ header: RequestHeader) {
+        self.init(
+            uid: header.uid, gid: header.gid, pid: header.pid, umask: 0,
+            unique: header.unique & ~RequestHeader.resendBit, isResend: header.unique & RequestHeader.resendBit != 0)
+    }
 }
 
 /// Overwrites the first `count` bytes in a way that no compiler leaves out.

@@ -50,12 +50,18 @@ public final class SecretFS: FileSystem {
         readerTable = ReaderTable(tree)
         gate.add(readerTable)
         gate.add(meter)
+        let teller = EventTeller(options.events, gate)
+        gate.add(teller)
         let era = UInt16(truncatingIfNeeded: options.era)
         writers = HandleTable(era: era)
         readers = HandleTable(era: era)
         controlFiles = HandleTable(era: era)
         options.ledger?.note(policy: gate.guardian.generation)
+        // A predecessor has told what it found at the opening.
+        if !tree.inheritsHolds { for problem in tree.problems { teller.found(problem) } }
+        tree.report(to: teller)
         if let ledger = options.ledger { takeUp(ledger) }
+        tellRotations()
     }
 
     /// Tells this server's handles from those of its predecessors.

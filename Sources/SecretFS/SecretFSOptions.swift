@@ -33,6 +33,8 @@ public struct SecretFSOptions: Sendable {
     public var guardianReport: (@Sendable () -> GuardianReport)?
     /// What outlives this server; nil if nothing does.
     public var ledger: Ledger?
+    /// What happens is told there; outlives this server where its memory does.
+    public let events: EventStream
     /// Where accesses are recorded; nil for nowhere.
     public var audit: AuditLog?
     /// What the clocks showed when the mount was made: a server that takes over, or a keyring that is unlocked again, does not
@@ -63,7 +65,8 @@ public struct SecretFSOptions: Sendable {
         }
     }
 
-    public init(ownerUID: UInt32, ownerGID: UInt32) {
+    public init(ownerUID: UInt32, ownerGID: UInt32, events: EventStream = EventStream()) {
+        self.events = events
         self.ownerUID = ownerUID
         self.ownerGID = ownerGID
     }

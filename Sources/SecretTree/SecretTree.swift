@@ -35,6 +35,8 @@ public final class SecretTree: Sendable {
     private let synced = Mutex<UInt64>(0)
     /// Told of each transaction; set before the first one that it shall be told of.
     let witness = Mutex<(any CommitWitness)?>(nil)
+    /// Told of damage and of the ends of jobs; it lives as long as this does.
+    let observer = Mutex<(any TreeObserver)?>(nil)
     /// The tree is served to a kernel that knows nodes from an earlier server.
     public let inheritsHolds: Bool
 
@@ -66,6 +68,9 @@ public final class SecretTree: Sendable {
     /// Has `witness` told of every transaction from now on.
     public func report(commitsTo witness: any CommitWitness) { self.witness.withLock { $0 = witness } }
 
+    /// Has `observer` told of what is found and finished from now on.
+    public func report(to observer: any TreeObserver) { self.observer.withLock { $0 = observer } }
+
     /// The number of transactions this store has seen; to be remembered outside it.
     public var epoch: UInt64 { lock.reading { state.root.epoch } }
 
@@ -83,12 +88,15 @@ public final class SecretTree: Sendable {
 
     /// Remembers a damaged thing for `status`.
     public func report(_ problem: Problem) {
-        problemList.withLock { list in
+        let isNew = problemList.withLock { list in
             let isKnown = list.contains {
                 $0.description == problem.description && (problem.node == nil || $0.node == problem.node)
             }
-            if list.count < Self.problemLimit, !isKnown { list.append(problem) }
+            guard list.count < Self.problemLimit, !isKnown else { return false }
+            list.append(problem)
+            return true
         }
+        if isNew { observer.withLock { $0 }?.found(problem) }
     }
 
     /// On return everything done before survives the loss of power.

@@ -106,6 +106,9 @@ extension SecretFS {
         try gate.guardian.replace(text)
         gate.reconsider()
         dropPagesOfOldPolicy()
+        var event = Event(.policyReplaced)
+        event.add("rules", .number(gate.guardian.policy.rules.count))
+        options.events.tell(event)
     }
 
     /// What the page cache holds would be read without anybody being asked.

@@ -10,8 +10,11 @@ extension SecretFS {
     func controlEntry(_ control: ControlNode) throws(Errno) -> EntryReply {
         EntryReply(
             node: control.number, attributes: try controlAttributes(control), entryValidity: Self.validity,
-            attributeValidity: Self.validity)
+            attributeValidity: controlValidity(control))
     }
+
+    /// For how long the kernel may believe attributes: `events` grows.
+    func controlValidity(_ control: ControlNode) -> Double { control == .events ? 0 : Self.validity }
 
     func controlAttributes(_ control: ControlNode) throws(Errno) -> stat {
         var attributes = stat()
@@ -29,6 +32,7 @@ extension SecretFS {
         } else {
             attributes.st_mode = S_IFREG | (try controlRow(control).file.mode)
             attributes.st_nlink = 1
+            if control == .events { options.describeEvents(in: &attributes) }
         }
         return attributes
     }
@@ -72,6 +76,7 @@ extension SecretFS {
             let decision = gate.decide(passage.request, passage.requester, isOpening: false)
             guard decision.isAllowed else { try refuse(passage, decision) }
         }
+        if control == .events { return try options.openEvents(caller) }
         let open = OpenControlFile(file, version)
         // One reader gets one value, however many reads it takes.
         if access != O_WRONLY { try open.begin(self) }

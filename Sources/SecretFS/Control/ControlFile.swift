@@ -58,6 +58,8 @@ struct ControlFile: Sendable {
             place: .top, name: "backup", read: { _, _ in ControlText() }, write: nil, isHidden: true,
             stream: { fileSystem throws(Errno) in try ControlStream(backupOf: fileSystem) }),
 
+        // Past this table: see `EventStream`.
+        ControlFile(place: .top, name: ControlNode.eventsName, read: { _, _ in ControlText() }, write: nil),
         .text(.top, "readers") { fileSystem, _ in
             fileSystem.readerTable.document { fileSystem.gate.paths.path(of: $0) }.line
         },

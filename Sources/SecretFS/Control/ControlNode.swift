@@ -24,11 +24,19 @@ struct ControlNode: Hashable {
 
     static let rootName = ".letterlock"
     static let policyPartsName = "policy.parts"
+    static let eventsName = "events"
     private static let mark: UInt64 = 1 << 62
 
     var kind: Kind
 
     static let root = ControlNode(.root)
+
+    static let events = top(eventsName)
+    static let revoke = top("revoke")
+
+    private static func top(_ name: String) -> ControlNode {
+        ControlNode(.file(ControlFile.table.firstIndex { $0.place == .top && $0.name == name } ?? .max, nil))
+    }
 
     /// From the mount's root.
     var path: String {

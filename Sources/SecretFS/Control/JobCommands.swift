@@ -51,6 +51,8 @@ extension SecretFS {
         guard let reason, !reason.isEmpty else { throw .invalid }
         try answering { () throws(TreeError) in try tree.revoke(version, reason: reason, now: .now()) }
         dropUnreadablePages()
+        tellRotations()
+        tellRevoked()
     }
 
     // MARK: Documents

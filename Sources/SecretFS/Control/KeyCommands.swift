@@ -18,8 +18,17 @@ extension SecretFS {
 
     /// Changes the keys, and has the kernel drop what can no longer be read, before anyone is told that it is done.
     func changeKeys(_ change: (inout KeyLifecycle) throws(LifecycleError) -> Void) throws(Errno) {
-        try answering { () throws(TreeError) in try tree.changeKeys(now: .now(), change) }
+        var states: (before: KeyLifecycle, after: KeyLifecycle)?
+        try answering { () throws(TreeError) in
+            try tree.changeKeys(now: .now()) { lifecycle throws(LifecycleError) in
+                let before = lifecycle
+                try change(&lifecycle)
+                states = (before, lifecycle)
+            }
+        }
         dropUnreadablePages()
+        tellRotations()
+        if let states { tellStates(states.before, states.after) }
     }
 
     func rotate(_ command: ControlCommand) throws(Errno) {
@@ -32,6 +41,7 @@ extension SecretFS {
         }
         let latest = expected
         _ = try answering { () throws(TreeError) in try tree.rotate(ifLatest: latest, now: .now()) }
+        tellRotations()
     }
 
     func promote(_ command: ControlCommand) throws(Errno) {

@@ -20,7 +20,7 @@ extension SecretFS {
     public func attributes(of node: UInt64, handle: UInt64?, _ caller: Caller)
         throws(Errno) -> (stat, validity: Double)
     {
-        if let control = ControlNode(node) { return (try controlAttributes(control), Self.validity) }
+        if let control = ControlNode(node) { return (try controlAttributes(control), controlValidity(control)) }
         let id = NodeID(rawValue: node)
         if let session = session(ofHandle: handle) { return try attributes(of: id, gatheredBy: session) }
         settle(id)
@@ -124,6 +124,7 @@ extension SecretFS {
         let attributes = try answering { () throws(TreeError) in
             try tree.setAttributes(of: id, requested, now: now)
         }
+        if requested.size != nil, handle == nil { tellChanged(id, by: caller) }
         return (stat(attributes, options), attributeValidity(of: id, since: changes))
     }
 }

@@ -196,16 +196,19 @@ extension SecretFS {
             try commit(session, .flush, by: caller, openedBy: writer.opener)
         }
         endFreshness(of: writer)
-        endWriting(writer)
+        endWriting(writer, by: caller)
     }
 
-    private func endWriting(_ writer: Writer) {
+    private func endWriting(_ writer: Writer, by caller: Caller? = nil) {
         guard writer.isActive.exchange(false, ordering: .acquiringAndReleasing) else { return }
+        // Before the next server is told that there is nothing to tell.
+        tellChanged(writer.node, by: caller)
         writer.cell?.marks.remove(.active)
         _ = nodes.update(writer.node) { $0.activeWriters -= min(1, $0.activeWriters) }
     }
 
     public func release(_ node: UInt64, handle: UInt64, flags: Int32) {
+        if node == ControlNode.events.number { return options.closeEvents(handle) }
         switch Handle(handle) {
         case .control(let number): _ = controlFiles.remove(number)
         case .writer(let number): close(number, NodeID(rawValue: node))

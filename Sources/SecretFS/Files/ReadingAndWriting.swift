@@ -10,6 +10,9 @@ extension SecretFS {
         into buffer: UnsafeMutableRawBufferPointer, _ caller: Caller
     ) throws(Errno) -> Int {
         guard offset >= 0 else { throw .invalid }
+        if node == ControlNode.events.number {
+            return try options.readEvents(handle, flags: flags, at: offset, into: buffer, caller)
+        }
         if case .control(let number) = Handle(handle) {
             return try readControlFile(number, of: node, at: Int(offset), into: buffer)
         }

@@ -37,6 +37,7 @@ extension SecretFS {
             // In this order: whoever finds no session must find that a value has changed.
             valueChanges.add(1, ordering: .sequentiallyConsistent)
             endReplacement(of: session.node, hasReplaced: true, old: old)
+            tellChanged(session.node, by: caller)
             ended(session)
         }
     }

@@ -3,9 +3,10 @@ import Glibc
 import Keyring
 import SecretTree
 
-/// What is there while the keyring is locked: the root, and of the control directory `status`, `lock` and `unlock`.
+/// What is there while the keyring is locked: the root, and of the control directory `status`, `lock`, `unlock` and
+/// `events`.
 extension FrontDoor {
-    private static let names = ["status", "lock", "unlock"]
+    private static let names = ["status", "lock", "unlock", ControlNode.eventsName]
 
     private static func node(_ name: String) -> ControlNode? {
         ControlFile.table.firstIndex { $0.place == .top && $0.name == name }.map { ControlNode(.file($0, nil)) }
@@ -45,11 +46,13 @@ extension FrontDoor {
         attributes.st_nlink = control.isDirectory ? 2 : 1
         attributes.st_mode =
             control.isDirectory ? S_IFDIR | 0o700 : S_IFREG | (isLockFile(node) ? 0o600 : 0o400)
+        if control == .events { options.describeEvents(in: &attributes) }
         return (attributes, 0)
     }
 
-    func lockedOpen(_ node: UInt64) throws(Errno) -> OpenReply {
+    func lockedOpen(_ node: UInt64, _ caller: Caller) throws(Errno) -> OpenReply {
         guard name(of: node) != nil else { throw Errno(ENOKEY) }
+        if node == ControlNode.events.number { return try options.openEvents(caller) }
         // Its reading needs no handle: an earlier or later server's may have this number without harm.
         var reply = OpenReply(handle: Handle.control(0).rawValue)
         reply.directIO = true
@@ -86,7 +89,12 @@ extension FrontDoor {
 extension SecretFS {
     /// The write had happened, but perhaps not what comes after it.
     func afterRepeatedWrite(_ node: UInt64) {
-        if ControlNode(node) != nil { return dropUnreadablePages() }
+        if let control = ControlNode(node) {
+            dropUnreadablePages()
+            tellRotations()
+            if control == .revoke { tellRevoked() }
+            return
+        }
         dropPages(of: [NodeID(rawValue: node)])
     }
 }

@@ -181,7 +181,7 @@ extension FrontDoor {
 
     public func open(_ node: UInt64, flags: Int32, _ caller: Caller) throws(Errno) -> OpenReply {
         try pass(node) { () throws(Errno) in
-            try lockedOpen(node)
+            try lockedOpen(node, caller)
         } _: { inner throws(Errno) in
             if caller.isResend { inner.forgetOpening(caller) }
             return try inner.open(node, flags: flags, caller)
@@ -193,7 +193,10 @@ extension FrontDoor {
         into buffer: UnsafeMutableRawBufferPointer, _ caller: Caller
     ) throws(Errno) -> Int {
         try pass(node) { () throws(Errno) in
-            try lockedRead(node, at: offset, into: buffer)
+            guard node != ControlNode.events.number else {
+                return try options.readEvents(handle, flags: flags, at: offset, into: buffer, caller)
+            }
+            return try lockedRead(node, at: offset, into: buffer)
         } _: {
             inner throws(Errno) in
             try inner.read(node, handle: handle, flags: flags, at: offset, into: buffer, caller)
@@ -237,7 +240,7 @@ extension FrontDoor {
     public func release(_ node: UInt64, handle: UInt64, flags: Int32) {
         do throws(Errno) {
             try pass(node) { inner throws(Errno) in inner.release(node, handle: handle, flags: flags) }
-        } catch { forgetHandle(handle) }
+        } catch { forgetHandle(handle, of: node) }
     }
 
     public func synchronize(_ node: UInt64, handle: UInt64, dataOnly: Bool, _ caller: Caller) throws(Errno) {

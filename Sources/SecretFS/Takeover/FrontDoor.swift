@@ -92,6 +92,7 @@ public final class FrontDoor: FileSystem, @unchecked Sendable {
                 return fileSystem
             }
             guard let fileSystem = taken else { return }
+            options.events.tell(Event(.locked))
             // Not under the lock: the kernel may hold pages for which somebody waits to be refused.
             fileSystem.dropPages(of: (try? fileSystem.tree.files()) ?? [])
             keeper.close(fileSystem)
@@ -105,6 +106,7 @@ public final class FrontDoor: FileSystem, @unchecked Sendable {
             let fileSystem = try keeper.open(secret)
             lock.writing { inner = fileSystem }
             lastUse.store(SecretFS.bootSeconds, ordering: .relaxed)
+            options.events.tell(Event(.unlocked))
             if let invalidate = invalidate.withLock({ $0 }) { fileSystem.connect(invalidate) }
         }
     }
@@ -151,7 +153,8 @@ public final class FrontDoor: FileSystem, @unchecked Sendable {
     }
 
     /// Handles are closed though the keyring is locked. What was being gathered is given up.
-    func forgetHandle(_ handle: UInt64) {
+    func forgetHandle(_ handle: UInt64, of node: UInt64) {
+        if node == ControlNode.events.number { return options.closeEvents(handle) }
         guard let ledger, lock.reading({ inner == nil }) else { return }
         let (kind, number): (LedgerCell.Kind, UInt64)
         switch Handle(handle) {

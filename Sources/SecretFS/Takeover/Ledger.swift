@@ -46,6 +46,8 @@ public final class Ledger: CommitWitness, @unchecked Sendable {
     private let free: Mutex<FreeCells>
     /// Requests that an earlier server has done, though their answers may not have come through.
     private let done = Mutex<Set<UInt64>>([])
+    /// Of the last requests of the earlier server: which one has made an epoch.
+    private let makers = Mutex<[UInt64: UInt64]>([:])
     /// The cell of the session that each worker is committing.
     private let committing: UnsafeMutablePointer<LedgerCell?>
 
@@ -151,6 +153,9 @@ public final class Ledger: CommitWitness, @unchecked Sendable {
     /// True if an earlier server has done what this request asks for.
     func hasDone(_ request: UInt64) -> Bool { done.withLock { $0.contains(request) } }
 
+    /// The request of an earlier server that made an epoch, if it was one of its last.
+    func request(thatMade epoch: UInt64) -> UInt64? { makers.withLock { $0[epoch] } }
+
     /// Takes up what an earlier server left: afterwards `hasDone` knows its requests.
     ///
     /// - Parameter epoch: The last transaction that has happened.
@@ -162,6 +167,7 @@ public final class Ledger: CommitWitness, @unchecked Sendable {
             memory.storeBytes(of: Self.never, toByteOffset: place + 8, as: UInt64.self)
             // What has not happened must not be taken for another transaction that gets its epoch.
             guard request != 0, made != 0, made <= epoch else { continue }
+            makers.withLock { $0[made] = request }
             let next = memory.load(fromByteOffset: 8, as: UInt64.self)
             memory.storeBytes(
                 of: request, toByteOffset: Self.donePlace + Int(next % UInt64(Self.doneCount)) * 8, as: UInt64.self)

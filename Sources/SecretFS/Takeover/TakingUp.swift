@@ -68,6 +68,8 @@ extension SecretFS {
                 snapshot.kind = .snapshot
             }
         }
+        let isTold = ledger.request(thatMade: made).map { options.events.hasTold($0) } ?? false
+        if !isTold { tellChanged(cell.node, by: nil) }
         cell.stage = .none
         let node = cell.node
         leftBehind.withLock { $0.append(node) }

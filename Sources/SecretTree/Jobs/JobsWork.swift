@@ -80,6 +80,7 @@ extension SecretTree {
             transaction.set(job)
         }
         if kind == .reencrypt { jobScope.withLock { $0 = nil } }
+        if job(kind).state == .done { observer.withLock { $0 }?.ended(kind) }
     }
 
     /// A job that cannot go on: on a full disk it waits for space, anything else ends it. What is done stays done.
@@ -100,5 +101,6 @@ extension SecretTree {
             // Nothing can be written: the next start of the server tries again.
             lock.writing { state.jobs[kind]?.progress.state = .failed }
         }
+        observer.withLock { $0 }?.ended(kind)
     }
 }

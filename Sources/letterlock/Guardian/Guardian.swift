@@ -1,6 +1,7 @@
 import CLinux
 import Fuse
 import Glibc
+import SecretFS
 import Sodium
 
 /// Holds a mount, its keys and what applications have open, and sees to it that somebody serves it.
@@ -79,7 +80,7 @@ final class Guardian {
                 board = try Board.make()
                 key = try SharedKey.make()
                 events = memfd_create("letterlock-events", UInt32(MFD_CLOEXEC))
-                guard events >= 0, ftruncate(events, off_t(1 << 20 + 65536)) == 0 else {
+                guard events >= 0, ftruncate(events, off_t(EventStream.byteCount)) == 0 else {
                     throw Failure("cannot make shared memory", errno: errno)
                 }
             }

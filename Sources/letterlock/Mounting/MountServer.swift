@@ -41,13 +41,21 @@ struct MountServer {
         // A spare one is told to go when it is needed, and not needed any more when there is nobody to tell it.
         guard let go = channel.receive(), go.kind == .go else { return }
         let keyring = ServedKeyring(
-            request, board: board, shared: shared, events: ServerChild.Place.events, lock: go.descriptor,
+            request, board: board, shared: shared, events: try Self.events(), lock: go.descriptor,
             log: ServerLog(isDetached: isDetached))
         let door = try open(keyring, channel, isAwaited: go.code == 1)
         let connection = try expect(.mount, channel).descriptor
         do {
             try serve(door, keyring, channel, connection)
         } catch { throw Messages.failure(for: error) }
+    }
+
+    /// The stream that outlives this server.
+    private static func events() throws(Failure) -> EventStream {
+        let mapped = mmap(
+            nil, EventStream.byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, ServerChild.Place.events, 0)
+        guard let mapped, mapped != MAP_FAILED else { throw Failure("cannot map shared memory", errno: errno) }
+        return EventStream(memory: UnsafeMutableRawBufferPointer(start: mapped, count: EventStream.byteCount))
     }
 
     /// Reads the store beside the one that serves it.
@@ -111,9 +119,12 @@ struct MountServer {
         close(connection)
         let invalidations = Invalidations.Client(socket: ServerChild.Place.invalidations)
         door.connect { invalidations.invalidate($0) }
+        let notifier = server.notifier
+        keyring.events.connect { notifier.wake($0) }
         // Said before the first request is taken: a server that is killed after its first answer has served. No server
         // finds out by asking its mount: killed while it waits there, it could not end before its successor answers,
         // which is only started at its end.
+        door.tellStart(isFirst: board.servers == 1)
         let willServe = { () -> Void in
             board.kernelResends = server.kernelResends
             channel.send(.serving)

@@ -18,7 +18,7 @@ final class ServedKeyring: Sendable {
     let request: MountRequest
     let board: Board
     let shared: SharedKey
-    let events: Int32
+    let events: EventStream
     let log: ServerLog
     /// Over the memory that the guardian keeps: one for all that this server opens.
     private let ledger: Ledger
@@ -28,7 +28,7 @@ final class ServedKeyring: Sendable {
     /// One for all that this server opens; nil before the first, and if nothing is recorded.
     private let audit = Mutex<AuditLog?>(nil)
 
-    init(_ request: MountRequest, board: Board, shared: SharedKey, events: Int32, lock: Int32, log: ServerLog) {
+    init(_ request: MountRequest, board: Board, shared: SharedKey, events: EventStream, lock: Int32, log: ServerLog) {
         self.request = request
         self.board = board
         self.shared = shared
@@ -143,7 +143,7 @@ final class ServedKeyring: Sendable {
     // MARK: Options
 
     func options(era: Int) -> SecretFSOptions {
-        var options = SecretFSOptions(ownerUID: getuid(), ownerGID: getgid())
+        var options = SecretFSOptions(ownerUID: getuid(), ownerGID: getgid(), events: events)
         options.uid = request.options.uid
         options.gid = request.options.gid
         options.umask = request.options.umask ?? 0

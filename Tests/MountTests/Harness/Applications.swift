@@ -8,7 +8,7 @@ enum Soak {
         var everybody = [
             NameJuggler(path), Appender(path), Replacer(path), WholeReader(path), SlowReader(path), HoldingReader(path),
             SlowReplacer(path), Lister(path), OrphanKeeper(path), Locker(path), Rotator(path), Watcher(path),
-            AttributeSetter(path), PlaceWriter(path),
+            AttributeSetter(path), PlaceWriter(path), StreamFollower(path),
         ]
         if hasMappedWrites { everybody.append(Mapper(path)) }
         return everybody
