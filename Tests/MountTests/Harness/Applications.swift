@@ -5,10 +5,12 @@ enum Soak {
     static func everybody(on mounted: Mounted, hasMappedWrites: Bool) throws -> [Application] {
         let path = mounted.path
         try put(Replacer.value(0), path + "/value")
+        // The one that starts a program first: the program would hold what the others close.
         var everybody = [
-            NameJuggler(path), Appender(path), Replacer(path), WholeReader(path), SlowReader(path), HoldingReader(path),
+            StreamFollower(path), NameJuggler(path), Appender(path), Replacer(path), WholeReader(path),
+            SlowReader(path), HoldingReader(path),
             SlowReplacer(path), Lister(path), OrphanKeeper(path), Locker(path), Rotator(path), Watcher(path),
-            AttributeSetter(path), PlaceWriter(path), StreamFollower(path),
+            AttributeSetter(path), PlaceWriter(path),
         ]
         if hasMappedWrites { everybody.append(Mapper(path)) }
         return everybody
