@@ -37,7 +37,9 @@ final class PolicyGuard: Sendable {
                 return Current(policy: policy, document: document)
             } catch {
                 tree.report(
-                    Problem(node: nil, description: "the policy is not understood, so that nothing is allowed"))
+                    Problem(
+                        node: nil, description: "the policy is not understood, so that nothing is allowed",
+                        isDamage: false))
                 return Current(policy: .damaged(), document: document)
             }
         } catch { return Current(policy: .damaged()) }

@@ -101,7 +101,8 @@ extension SecretFS {
                     tree.report(
                         Problem(
                             node: nil,
-                            description: "the clock was set ahead: the destruction of KEK version \(version) is held"))
+                            description: "the clock was set ahead: the destruction of KEK version \(version) is held",
+                            isDamage: false))
                     continue
                 }
                 now = clock.trusted

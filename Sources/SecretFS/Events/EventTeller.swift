@@ -47,6 +47,7 @@ final class EventTeller: AccessObserver, TreeObserver {
 
     /// In a thread of its own: the path is found in the tree, whose lock the finder may hold.
     func found(_ problem: Problem) {
+        guard problem.isDamage else { return }
         let isStarted = Monitor.startThread { [self] in
             tell(problem, at: problem.node.flatMap { node in sight.withLock { $0.gate }?.paths.path(of: node) })
         }

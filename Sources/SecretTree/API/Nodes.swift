@@ -115,9 +115,12 @@ public struct Problem: Sendable, Hashable {
     public internal(set) var content: UInt64?
     /// What is wrong, without contents or names: "content record 3 of inode 17 does not authenticate".
     public var description: String
-    public init(node: NodeID?, description: String) {
+    /// Something is not what was written; false for what merely did not work.
+    public var isDamage = true
+    public init(node: NodeID?, description: String, isDamage: Bool = true) {
         self.node = node
         self.description = description
+        self.isDamage = isDamage
     }
 
     init(content: UInt64, description: String) {

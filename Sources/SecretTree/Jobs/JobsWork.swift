@@ -88,7 +88,7 @@ extension SecretTree {
         if case .full = error {
             return jobsRunner.hold(kind, "the disk is full", milliseconds: Self.fullDiskDelay)
         }
-        report(Problem(node: nil, description: "the \(kind) job has failed: \(error.reason)"))
+        report(Problem(node: nil, description: "the \(kind) job has failed: \(error.reason)", isDamage: false))
         do throws(TreeError) {
             try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
                 guard var job = transaction.running(kind) else { return }
