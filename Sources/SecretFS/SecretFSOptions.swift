@@ -31,6 +31,8 @@ public struct SecretFSOptions: Sendable {
     public var era = 1
     /// What the guardian knows, for `status`.
     public var guardianReport: (@Sendable () -> GuardianReport)?
+    /// The lease of the unsealed keys, for `status` and `metrics`; nil if there is none.
+    public var leaseReport: (@Sendable () -> LeaseReport)?
     /// What outlives this server; nil if nothing does.
     public var ledger: Ledger?
     /// What happens is told there; outlives this server where its memory does.

@@ -29,7 +29,8 @@ extension SecretFS {
             ("server", options.serverDocument),
             ("guardian", options.guardianDocument),
             ("audit", auditDocument),
-            ("problems", .array(namedProblems.map { .text($0) } + auditProblems)),
+            ("lease", options.leaseDocument),
+            ("problems", .array(namedProblems.map { .text($0) } + auditProblems + options.leaseProblems)),
         ])
     }
 
@@ -90,6 +91,7 @@ extension SecretFSOptions {
             ("last_verify", .null),
             ("server", serverDocument),
             ("guardian", guardianDocument),
+            ("lease", .null),
             ("problems", .array([])),
         ])
     }

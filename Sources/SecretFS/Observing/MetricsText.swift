@@ -62,6 +62,7 @@ extension SecretFS {
         page.sample("audit_enabled", gate.audit == nil ? 0 : 1)
         page.begin("audit_failing", .gauge, "1 while the audit log cannot be written.")
         page.sample("audit_failing", (gate.audit?.failure ?? 0) == 0 ? 0 : 1)
+        page.add(options.leaseReport?())
         page.begin("policy_rules", .gauge, "Rules of the policy.")
         page.sample("policy_rules", gate.guardian.policy.rules.count)
     }

@@ -11,6 +11,8 @@ struct Mount: ParsableCommand {
               umask=NNN              narrow the modes of what is created
               cache=kernel|none      keep what was read in the page cache (default), or never
               idle_lock=15m          lock the keyring when nobody has used it for so long
+              lease=1h               ask the key service again after so long, and lock the keyring if it says no
+              lease_grace=15m        for how long it may then say nothing
               audit=fail-closed|best-effort|off
                                      what cannot be recorded does not happen (default), or is counted
               audit-log=PATH         the log's file; none for no file

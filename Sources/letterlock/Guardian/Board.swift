@@ -7,7 +7,7 @@ import Synchronization
 /// of its predecessor. No secrets.
 ///
 ///     0    version 4 | servers 4 | restarts 4 | guardian 4 | server 4 | era 4 | upgrades 4 | upgrade outcome 4
-///     32   locked 4 | resend 4 | the clocks at its making: wall 8, boot 8 (seconds)
+///     32   locked 4 | resend 4 | the clocks at its making: wall 8, boot 8 (seconds) | lease 8
 ///     64   the last server's end, 192 bytes of text
 ///     256  the last upgrade's outcome, 768 bytes of text
 ///     1024 length 4 | the kernel's INIT request
@@ -102,6 +102,12 @@ final class Board: @unchecked Sendable {
     var clockAtMount: ScheduleClock? {
         let wall: Int64 = get(40)
         return wall == 0 ? nil : ScheduleClock(wall: Timestamp(seconds: wall), boot: get(48))
+    }
+
+    /// When a key service has unsealed the keys last: seconds since boot, time asleep among them.
+    var leaseBegin: Int64 {
+        get { self.get(56) }
+        set { set(newValue, at: 56) }
     }
 
     /// A number that no file system object of this mount has had before.

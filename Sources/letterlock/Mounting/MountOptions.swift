@@ -15,6 +15,9 @@ struct MountOptions: Equatable {
     var cache = Cache.kernel
     /// Seconds without use after which the keyring is locked.
     var idleLock: Int64?
+    /// Seconds after which the key service is asked again, and for which it may then say nothing.
+    var lease: Int64?
+    var leaseGrace: Int64?
     var audit = AuditLog.Mode.failClosed
     /// The audit log's file; `none` for no file; nil for its usual place.
     var auditLog: String?
@@ -55,6 +58,12 @@ struct MountOptions: Equatable {
         case ("idle_lock", let value?), ("idle-lock", let value?):
             guard let seconds = Self.seconds(value) else { throw Self.wrong(option) }
             idleLock = seconds == 0 ? nil : seconds
+        case ("lease", let value?):
+            guard let seconds = Self.seconds(value) else { throw Self.wrong(option) }
+            lease = seconds == 0 ? nil : seconds
+        case ("lease_grace", let value?):
+            guard let seconds = Self.seconds(value) else { throw Self.wrong(option) }
+            leaseGrace = seconds
         case ("audit", let value?):
             guard let mode = AuditLog.Mode(rawValue: value) else { throw Self.wrong(option) }
             audit = mode
@@ -92,7 +101,8 @@ struct MountOptions: Equatable {
     private static func wrong(_ option: String) -> Failure {
         let name = option.split(separator: "=", maxSplits: 1).first.map(String.init) ?? option
         let known = [
-            "uid", "gid", "umask", "cache", "idle_lock", "audit", "audit-log", "audit-paths", "key-service",
+            "uid", "gid", "umask", "cache", "idle_lock", "lease", "lease_grace", "audit", "audit-log", "audit-paths",
+            "key-service",
             "passphrase-file",
         ]
         guard known.contains(name) else {
@@ -107,6 +117,7 @@ struct MountOptions: Equatable {
             case "audit-log": "a path from the root on, or audit-log=none"
             case "audit-paths": "either audit-paths=clear or audit-paths=hmac"
             case "cache": "either cache=none or cache=kernel"
+            case "lease", "lease_grace": "seconds, or a time as in \(name)=1h"
             case "idle_lock": "seconds, or a time as in idle_lock=15m; 0 for never"
             case "uid", "gid": "a number, as in \(name)=1000"
             default: "\(name)=VALUE"
@@ -168,6 +179,8 @@ extension MountOptions {
         if let umask { texts.append("umask=\(String(umask, radix: 8))") }
         texts.append("cache=\(cache.rawValue)")
         if let idleLock { texts.append("idle_lock=\(idleLock)") }
+        if let lease { texts.append("lease=\(lease)") }
+        if let leaseGrace { texts.append("lease_grace=\(leaseGrace)") }
         texts.append("audit=\(audit.rawValue)")
         if let auditLog { texts.append("audit-log=" + Self.escaped(auditLog)) }
         if auditsToSyslog { texts.append("audit-syslog") }

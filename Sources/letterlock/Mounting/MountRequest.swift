@@ -37,6 +37,11 @@ struct MountRequest {
     private func serve() throws(Failure) {
         var request = self
         request.keys.take(options)
+        if options.lease != nil, try request.keys.takesTyped() {
+            throw Failure(
+                "a lease needs a key service that can be asked again", hint: "nobody is there to type a passphrase",
+                code: .usage)
+        }
         EpochMemory.pinDirectory()
         for name in RemoteKeyServices.fileVariables { Paths.pinVariable(name) }
         request.store = try StoreDescription.directory(store)

@@ -141,6 +141,7 @@ struct MountServer {
         let caretaker = Caretaker(
             door: door, keyring: keyring, server: server, channel: channel, idleLimit: request.options.idleLock)
         try caretaker.start()
+        if let lease = keyring.lease { try LeaseWatch(lease, door: door, keyring: keyring).start() }
         defer { keyring.endAudit() }
         switch server.wait() {
         case .unmounted:

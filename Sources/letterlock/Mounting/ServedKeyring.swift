@@ -24,6 +24,8 @@ final class ServedKeyring: Sendable {
     private let ledger: Ledger
     /// The store's lock, which the guardian shares; -1 until it is known.
     private let lock: Atomic<Int32>
+    /// Nil if the mount has none.
+    let lease: Lease?
     private let state = Mutex(State())
     /// One for all that this server opens; nil before the first, and if nothing is recorded.
     private let audit = Mutex<AuditLog?>(nil)
@@ -36,6 +38,7 @@ final class ServedKeyring: Sendable {
         self.lock = Atomic(lock)
         self.log = log
         ledger = Ledger(memory: board.ledgerMemory)
+        lease = Lease(request.options, board)
     }
 
     /// Opens the store and what is in it.
@@ -63,6 +66,7 @@ final class ServedKeyring: Sendable {
         if !takesOver { keeper.remember() }
         opened.keyring.share(shared)
         board.isLocked = false
+        if source != nil { lease?.begin() }
         if known < 0 { lock.store(fcntl(opened.store.lockDescriptor, F_DUPFD_CLOEXEC, 64), ordering: .relaxed) }
         state.withLock { $0 = State(opened: opened, keeper: keeper) }
         return (SecretFS(opened.tree, options: options(era: board.nextEra())), opened)
@@ -77,6 +81,18 @@ final class ServedKeyring: Sendable {
         let log = try AuditOpening.open(
             request.options, opened, memory: ledger.auditMemory, takesOver: takesOver, log: log)
         audit.withLock { $0 = log }
+    }
+
+    /// Has the key service unseal once more.
+    func askAgain() -> LeaseAnswer {
+        guard let keyring = state.withLock({ $0.opened?.keyring }) else { return .granted }
+        do throws(Failure) {
+            let service = try request.keys.service()
+            do throws(KeyringError) {
+                guard try !keyring.slots(openedBy: service).isEmpty else { return LeaseAnswer(.wrongSecret) }
+                return .granted
+            } catch { return LeaseAnswer(error) }
+        } catch { return .unanswered(error.message) }
     }
 
     /// Signs what was recorded. When no request is served any more.
@@ -159,6 +175,7 @@ final class ServedKeyring: Sendable {
         options.clockAtMount = board.clockAtMount
         options.ledger = ledger
         options.audit = audit.withLock { $0 }
+        if let lease { options.leaseReport = { lease.report } }
         let board = board
         options.guardianReport = {
             SecretFSOptions.GuardianReport(
