@@ -130,7 +130,10 @@ extension SecretTree {
     public func kekVersion(of id: NodeID) throws(TreeError) -> KEKVersion? {
         try lock.reading { () throws(TreeError) -> KEKVersion? in
             let content = try node(id).attributes.content
-            return content == 0 ? nil : try version(ofContent: content)
+            guard content != 0 else { return nil }
+            // Asked at each opening: where one version guards everything nothing has to be read.
+            if let only = state.onlyVersion { return only }
+            return try version(ofContent: content)
         }
     }
 

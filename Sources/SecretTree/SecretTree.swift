@@ -151,6 +151,15 @@ final class TreeState: @unchecked Sendable {
     var suspects: [RecordKey: HashSum?] = [:]
     /// How many contents each KEK version guards.
     var versionCounts: [KEKVersion: Int] = [:]
+    /// The one that guards them all; nil if there are several.
+    var onlyVersion: KEKVersion? {
+        var only: KEKVersion?
+        for (version, count) in versionCounts where count > 0 {
+            guard only == nil else { return nil }
+            only = version
+        }
+        return only
+    }
     /// Nodes without a name that are still held open, and replacements that are being gathered.
     var orphans: Set<NodeID> = []
     /// Those of them that an earlier process's job had begun to copy a content to.

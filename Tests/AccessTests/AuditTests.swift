@@ -45,7 +45,7 @@ final class AuditTests {
 
     private func entry(_ id: String, _ path: String = "/web/key") -> AuditEntry {
         AuditEntry(
-            id: id, call: "open", operation: .read, path: Array(path.utf8), newPath: nil,
+            id: .text(id), call: "open", operation: .read, path: Array(path.utf8), newPath: nil,
             requester: Requester(
                 uid: 1, gid: 2, process: ProcessIdentity(supposedPID: 3, exe: "/bin/cat", cgroup: "/")),
             isAllowed: true, rule: "default")
@@ -76,7 +76,7 @@ final class AuditTests {
     /// A log of ten accesses, closed.
     private func tenAccesses() throws {
         let log = try open()
-        for number in 0..<10 { try log.record(entry("m-\(number)"), response: (0, 1)) }
+        for number in 0..<10 { try log.record(entry("m-\(number)"), response: .init(errno: 0, kekVersion: 1)) }
         #expect(log.verify() == "ok 21 records")
         log.close()
     }
@@ -134,15 +134,15 @@ final class AuditTests {
         #expect(!verdict(key: try SigningKey(seed: .random()).publicKey).isSound)
         // All hashes made anew after a change: the signature is what tells.
         var head = AuditHead()
-        var forged: [UInt8] = []
+        var forged = AuditText()
         for line in try lines() {
             let start = try #require(line.firstRange(of: ",\"time\"")).lowerBound
             let end = try #require(line.firstRange(of: ",\"prev\"")).lowerBound
             let body = Array(line[line.index(after: start)..<end].replacing("/web/key", with: "/web/kex").utf8)
             let signature = line.contains("checkpoint") ? [UInt8](repeating: 7, count: 64) : nil
-            head.chain(body, sign: signature.map { signature in { _ in signature } }, into: &forged)
+            head.chain(body, into: &forged, sign: signature.map { signature in { _ in signature } })
         }
-        try write(String(decoding: forged, as: UTF8.self).split(separator: "\n").map(String.init))
+        try write(String(decoding: forged.bytes, as: UTF8.self).split(separator: "\n").map(String.init))
         #expect(verdict().text.contains("is not signed by the keyring's key"))
     }
 
@@ -170,11 +170,11 @@ final class AuditTests {
     @Test func `an end that was cut while nobody wrote is told, by a successor and by the next mount`() throws {
         for takesOver in [true, false] {
             let log = try open()
-            for number in 0..<3 { try log.record(entry("m-\(number)"), response: (0, nil)) }
+            for number in 0..<3 { try log.record(entry("m-\(number)"), response: .init(errno: 0, kekVersion: nil)) }
             log.close()
             try write(Array(try lines().dropLast(2)))
             let next = try open(takesOver: takesOver)
-            try next.record(entry("m-9"), response: (0, nil))
+            try next.record(entry("m-9"), response: .init(errno: 0, kekVersion: nil))
             #expect(!next.verify().hasPrefix("ok"), "\(next.verify())")
             next.close()
             unlink(path)

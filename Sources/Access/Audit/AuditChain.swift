@@ -12,21 +12,26 @@ public struct AuditHead: Sendable, Equatable {
     /// Puts a record behind the last one: `{"seq":N,BODY,"prev":"…","hash":"…"}` and a newline.
     ///
     /// - Parameter sign: Makes a signature of the line so far, for `,"signature":"…"` before the hash.
-    mutating func chain(_ body: [UInt8], sign: (([UInt8]) -> [UInt8])? = nil, into lines: inout [UInt8]) {
-        let start = lines.count
-        var text = AuditText(bytes: lines)
-        lines = []
+    ///
+    /// - Parameter body: Adds the body.
+    mutating func chain(
+        into text: inout AuditText, sign: (([UInt8]) -> [UInt8])? = nil, _ body: (inout AuditText) -> Void
+    ) {
+        let start = text.bytes.count
         text.add("{\"seq\":")
         text.add(number: number + 1)
         text.bytes.append(UInt8(ascii: ","))
-        text.bytes.append(contentsOf: body)
-        text.add("prev", bytes: AuditText.hex(hash))
-        if let sign { text.add("signature", bytes: AuditText.hex(sign(Array(text.bytes[start...])))) }
+        body(&text)
+        text.add("prev", hex: hash)
+        if let sign { text.add("signature", hex: sign(Array(text.bytes[start...]))) }
         hash = Self.hash(text.bytes[start...])
         number += 1
-        text.add("hash", bytes: AuditText.hex(hash))
+        text.add("hash", hex: hash)
         text.add("}\n")
-        lines = text.bytes
+    }
+
+    mutating func chain(_ body: [UInt8], into text: inout AuditText, sign: (([UInt8]) -> [UInt8])? = nil) {
+        chain(into: &text, sign: sign) { $0.bytes.append(contentsOf: body) }
     }
 
     static func hash(_ line: ArraySlice<UInt8>) -> [UInt8] {

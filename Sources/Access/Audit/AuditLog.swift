@@ -55,6 +55,8 @@ public final class AuditLog: @unchecked Sendable {
     public let options: Options
     /// In front of every request's number: another one with each mount.
     public let mount: String
+    /// `,"keyring":"NAME"`
+    private let keyringText: [UInt8]
     private let memory: AuditMemory?
     let turnstile: Turnstile
     private let failing = Atomic<Int32>(0)
@@ -64,6 +66,8 @@ public final class AuditLog: @unchecked Sendable {
 
     // Unchecked: all of it belongs to whoever is in the turnstile.
     var head = AuditHead()
+    /// What is written, in memory that is used again.
+    private var text = AuditText()
     private let file: AuditFile?
     private let syslog: AuditSyslog?
     private var unsigned = 0
@@ -90,6 +94,9 @@ public final class AuditLog: @unchecked Sendable {
         self.keys = Mutex(keys)
         self.onChange = onChange
         mount = memory?.mount ?? AuditMemory.newMount()
+        var keyring = AuditText()
+        keyring.add("keyring", options.keyring)
+        keyringText = keyring.bytes
         file = options.path.map { AuditFile($0) }
         syslog = options.usesSyslog ? AuditSyslog() : nil
         do throws(AuditFailure) { try begin(keys) } catch {
@@ -112,16 +119,17 @@ public final class AuditLog: @unchecked Sendable {
     // MARK: Recording
 
     /// Before something happens, or with `response` after something that can be taken back.
-    public func record(_ entry: AuditEntry, response: (errno: Int32, kekVersion: UInt32?)? = nil)
-        throws(AuditFailure)
-    {
-        let common = common(entry)
-        var bodies = [AuditEntry.text(.request, common).bytes]
-        if let response {
-            let kind = AuditEntry.Kind.response(errno: response.errno, kekVersion: response.kekVersion)
-            bodies.append(AuditEntry.text(kind, common).bytes)
-        }
-        do throws(AuditFailure) { try append(bodies) } catch {
+    public func record(_ entry: AuditEntry, response: AuditEntry.Response? = nil) throws(AuditFailure) {
+        let entry = hidden(entry)
+        do throws(AuditFailure) {
+            let passed: Void? = try turnstile.pass { () throws(AuditFailure) in
+                do throws(AuditFailure) { try write(entry, response) } catch {
+                    if options.mode == .bestEffort { lost += response == nil ? 1 : 2 }
+                    throw error
+                }
+            }
+            guard passed != nil else { throw AuditFailure(errno: EBUSY) }
+        } catch {
             guard options.mode == .failClosed else { return }
             throw error
         }
@@ -129,7 +137,12 @@ public final class AuditLog: @unchecked Sendable {
 
     /// After what `record` has told of: what happened cannot be taken back, so this is told as soon as it can be.
     public func respond(_ entry: AuditEntry, errno: Int32, kekVersion: UInt32?) {
-        appendLater(AuditEntry.text(.response(errno: errno, kekVersion: kekVersion), common(entry)).bytes)
+        var text = AuditText(capacity: 640)
+        text.addTime()
+        text.add(",\"type\":\"response\"")
+        hidden(entry).addCommon(to: &text, mount: mount, keyring: keyringText)
+        text.add(AuditEntry.Response(errno: errno, kekVersion: kekVersion))
+        appendLater(text.bytes)
     }
 
     /// The answer to a request that an earlier server has carried out.
@@ -144,22 +157,27 @@ public final class AuditLog: @unchecked Sendable {
         appendLater(text.bytes)
     }
 
-    private func common(_ entry: AuditEntry) -> AuditText {
-        guard options.hidesPaths else { return entry.common(keyring: options.keyring, hide: nil) }
+    /// As it may be told.
+    private func hidden(_ entry: AuditEntry) -> AuditEntry {
+        guard options.hidesPaths else { return entry }
         let key = keys.withLock { $0 }?.paths
-        return entry.common(keyring: options.keyring) { path in
-            guard let key else { return "hidden" }
+        func hide(_ path: [UInt8]) -> [UInt8] {
+            guard let key else { return Array("hidden".utf8) }
             let code = path.withUnsafeBytes { path in
                 key.withKey { MessageAuthentication.hmacSHA256(path, key: $0) }
             }
-            return "hmac:" + String(decoding: AuditText.hex(code), as: UTF8.self)
+            return Array("hmac:".utf8) + AuditText.hex(code)
         }
+        var hidden = entry
+        hidden.path = entry.path.map(hide)
+        hidden.newPath = entry.newPath.map(hide)
+        return hidden
     }
 
     private func appendLater(_ body: [UInt8]) {
         let hadItsTurn = turnstile.pass {
             if waiting.count < Self.waitingLimit { waiting.append(body) } else { lost += 1 }
-            try? write([])
+            try? write()
             return true
         }
         // Whoever does not get his turn leaves it to the next one.
@@ -170,22 +188,38 @@ public final class AuditLog: @unchecked Sendable {
     /// What came while a device did not answer.
     private let overdue = Mutex<[[UInt8]]>([])
 
-    private func append(_ bodies: [[UInt8]]) throws(AuditFailure) {
-        let passed: Void? = try turnstile.pass { () throws(AuditFailure) in
-            do throws(AuditFailure) { try write(bodies) } catch {
-                if options.mode == .bestEffort { lost += bodies.count }
-                throw error
+    // MARK: In the turnstile
+
+    /// An access's records go straight into the text that is written: what both have in common is put together once.
+    private func write(_ entry: AuditEntry, _ response: AuditEntry.Response?) throws(AuditFailure) {
+        try write { next, text in
+            var common: Range<Int> = 0..<0
+            next.chain(into: &text) { text in
+                text.addTime()
+                text.add(",\"type\":\"request\"")
+                let start = text.bytes.count
+                entry.addCommon(to: &text, mount: mount, keyring: keyringText)
+                common = start..<text.bytes.count
+            }
+            guard let response else { return }
+            next.chain(into: &text) { text in
+                text.addTime()
+                text.add(",\"type\":\"response\"")
+                text.bytes.append(contentsOf: text.bytes[common])
+                text.add(response)
             }
         }
-        guard passed != nil else { throw AuditFailure(errno: EBUSY) }
     }
-
-    // MARK: In the turnstile
 
     /// Puts records behind the chain on the devices, after those that wait: all of them, or none.
     ///
-    /// - Parameter checkpoint: A checkpoint's body goes behind them.
-    private func write(_ bodies: [[UInt8]], checkpoint: [UInt8]? = nil, _ key: SigningKey? = nil) throws(AuditFailure) {
+    /// - Parameters:
+    ///   - checkpoint: A checkpoint's body goes behind them.
+    ///   - more: Adds records to what is written.
+    private func write(
+        checkpoint: [UInt8]? = nil, _ key: SigningKey? = nil,
+        _ more: (inout AuditHead, inout AuditText) -> Void = { _, _ in }
+    ) throws(AuditFailure) {
         if reopenings != Self.reopeningsAsked { rotate() }
         overdue.withLock { overdue in
             waiting += overdue
@@ -193,27 +227,30 @@ public final class AuditLog: @unchecked Sendable {
         }
         if let file, !file.isOpen { _ = file.open() }
         var next = head
-        var lines: [UInt8] = []
-        lines.reserveCapacity(1024 * (bodies.count + 1))
+        // Taken out of the object while it is changed, so that it is not copied.
+        var lines = AuditText()
+        swap(&lines, &text)
+        defer { swap(&lines, &text) }
+        lines.bytes.removeAll(keepingCapacity: true)
         if missingInFile > 0 { next.chain(note("gap", "missing", missingInFile), into: &lines) }
         if lost > 0 { next.chain(note("lost", "records", lost), into: &lines) }
         if file?.wasCut == true { next.chain(opened("cut"), into: &lines) }
         for body in waiting { next.chain(body, into: &lines) }
-        for body in bodies { next.chain(body, into: &lines) }
+        more(&next, &lines)
         if let checkpoint, let key {
-            next.chain(checkpoint, sign: { line in line.withUnsafeBytes { key.sign($0) } }, into: &lines)
+            next.chain(checkpoint, into: &lines, sign: { line in line.withUnsafeBytes { key.sign($0) } })
         }
         guard next.number > head.number else { return }
         var number: Int32 = file == nil && syslog == nil ? ENODEV : 0
         var isKept = false
         var isInFile = false
         if let file {
-            number = file.append(lines)
+            number = file.append(lines.bytes)
             isInFile = number == 0
             isKept = isInFile
         }
         if let syslog {
-            let result = syslog.append(lines)
+            let result = syslog.append(lines.bytes)
             if result == 0 { isKept = true } else { number = result }
         }
         guard isKept else {
@@ -273,7 +310,7 @@ public final class AuditLog: @unchecked Sendable {
             }
             // Told as soon as it can be, if not now.
             waiting += [opened(reason)] + bodies
-            try write([])
+            try write()
         }
     }
 
@@ -322,10 +359,10 @@ public final class AuditLog: @unchecked Sendable {
                 return nil
             }
             guard let keys else {
-                if !waiting.isEmpty { try write([]) }
+                if !waiting.isEmpty { try write() }
                 return nil
             }
-            try write([], checkpoint: checkpointBody(keys, isLast: false), keys.signing)
+            try write(checkpoint: checkpointBody(keys, isLast: false), keys.signing)
             return head
         }
         guard let signed else { return false }
@@ -368,7 +405,7 @@ public final class AuditLog: @unchecked Sendable {
         reopenings = Self.reopeningsAsked
         guard let file else { return }
         if let keys = keys.withLock({ $0 }), file.isOpen {
-            try? write([], checkpoint: checkpointBody(keys, isLast: true), keys.signing)
+            try? write(checkpoint: checkpointBody(keys, isLast: true), keys.signing)
         }
         guard file.open() == 0 else { return }
         file.dropHalfLine()

@@ -1,14 +1,34 @@
 internal import Glibc
 
-/// The bytes of a record, written without a detour over strings: there are two of them an opening.
+/// The bytes of records, written without a detour over strings: there are two of them an opening.
 struct AuditText {
     var bytes: [UInt8] = []
+
+    init() {}
+
+    /// With room for so many bytes, so that it need not be moved while it grows.
+    init(capacity: Int) { bytes.reserveCapacity(capacity) }
 
     mutating func add(_ text: StaticString) {
         bytes.append(contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
 
-    mutating func add(number: some BinaryInteger) { bytes.append(contentsOf: String(number).utf8) }
+    mutating func add(number: some BinaryInteger) {
+        guard let small = UInt64(exactly: number) else { return bytes.append(contentsOf: String(number).utf8) }
+        add(digits: small, base: 10)
+    }
+
+    mutating func add(digits number: UInt64, base: UInt64) {
+        withUnsafeTemporaryAllocation(byteCount: 20, alignment: 1) { digits in
+            var (rest, place) = (number, digits.count)
+            repeat {
+                place -= 1
+                digits[place] = Self.digit(UInt8(truncatingIfNeeded: rest % base))
+                rest /= base
+            } while rest > 0
+            bytes.append(contentsOf: UnsafeRawBufferPointer(rebasing: digits[place...]))
+        }
+    }
 
     /// `,"name":"value"`
     mutating func add(_ name: StaticString, _ value: String) { add(name, bytes: value.utf8) }
@@ -29,10 +49,12 @@ struct AuditText {
         begin(name)
         bytes.append(UInt8(ascii: "\""))
         defer { bytes.append(UInt8(ascii: "\"")) }
-        let isPlain = value.allSatisfy {
-            $0 >= 0x20 && $0 != 0x7F && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\")
+        let isDone = value.withContiguousStorageIfAvailable { value in
+            guard value.allSatisfy(Self.isPlain) else { return false }
+            bytes.append(contentsOf: value)
+            return true
         }
-        guard !isPlain else { return bytes.append(contentsOf: value) }
+        guard isDone != true else { return }
         for byte in value {
             switch byte {
             case UInt8(ascii: "\""), UInt8(ascii: "\\"): bytes += [UInt8(ascii: "\\"), byte]
@@ -44,9 +66,26 @@ struct AuditText {
         }
     }
 
+    @inline(__always)
+    private static func isPlain(_ byte: UInt8) -> Bool {
+        byte >= 0x20 && byte != 0x7F && byte != UInt8(ascii: "\"") && byte != UInt8(ascii: "\\")
+    }
+
+    /// `,"name":"…"` in hexadecimal.
+    mutating func add(_ name: StaticString, hex value: [UInt8]) {
+        begin(name)
+        bytes.append(UInt8(ascii: "\""))
+        for byte in value {
+            bytes.append(Self.digit(byte >> 4))
+            bytes.append(Self.digit(byte & 15))
+        }
+        bytes.append(UInt8(ascii: "\""))
+    }
+
     /// A path; one that is no UTF-8 is told in hexadecimal besides.
     mutating func add(_ name: StaticString, path: [UInt8]) {
-        if String(validating: path, as: UTF8.self) != nil { return add(name, bytes: path) }
+        let isASCII = path.allSatisfy { $0 < 0x80 }
+        if isASCII || String(validating: path, as: UTF8.self) != nil { return add(name, bytes: path) }
         add(name, String(decoding: path, as: UTF8.self))
         add("path_bytes", bytes: Self.hex(path))
     }
@@ -125,77 +164,5 @@ struct AuditText {
             bytes.append(UInt8(ascii: "0") + UInt8(value / power % 10))
             power /= 10
         }
-    }
-}
-
-/// An access as its two records tell it.
-public struct AuditEntry: Sendable {
-    /// The same in both records, and when the kernel sends the request again.
-    public var id: String
-    public var call: String
-    public var operation: Operation
-    public var path: [UInt8]?
-    public var newPath: [UInt8]?
-    public var requester: Requester
-    public var isAllowed: Bool
-    public var rule: String
-
-    public init(
-        id: String, call: String, operation: Operation, path: [UInt8]?, newPath: [UInt8]?, requester: Requester,
-        isAllowed: Bool, rule: String
-    ) {
-        self.id = id
-        self.call = call
-        self.operation = operation
-        self.path = path
-        self.newPath = newPath
-        self.requester = requester
-        self.isAllowed = isAllowed
-        self.rule = rule
-    }
-
-    enum Kind {
-        case request
-        case response(errno: Int32, kekVersion: UInt32?)
-    }
-
-    /// What both records of it have in common.
-    ///
-    /// - Parameter hide: What stands for a path; nil if it may be told.
-    func common(keyring: String, hide: (([UInt8]) -> String)?) -> AuditText {
-        var text = AuditText()
-        text.bytes.reserveCapacity(640)
-        text.add("id", id)
-        text.add("keyring", keyring)
-        text.add("call", call)
-        text.add("operation", operation.rawValue)
-        for (name, path) in [("path" as StaticString, path), ("new_path", newPath)] {
-            guard let path else { continue }
-            if let hide { text.add(name, hide(path)) } else { text.add(name, path: path) }
-        }
-        let process = requester.process
-        text.add("uid", number: requester.uid)
-        text.add("gid", number: requester.gid)
-        text.add("pid", number: process.pid)
-        if let exe = process.exe { text.add("exe", exe) }
-        if process.exe != nil, !process.isExeVerified { text.add(",\"exe_verified\":false") }
-        if let unit = process.unit { text.add("unit", unit) }
-        text.add("decision", isAllowed ? "allow" : "deny")
-        text.add("rule", rule)
-        return text
-    }
-
-    /// One of its records, as of now.
-    static func text(_ kind: Kind, _ common: AuditText) -> AuditText {
-        var text = AuditText()
-        text.bytes.reserveCapacity(common.bytes.count + 128)
-        text.addTime()
-        if case .request = kind { text.add(",\"type\":\"request\"") } else { text.add(",\"type\":\"response\"") }
-        text.bytes.append(contentsOf: common.bytes)
-        if case .response(let number, let version) = kind {
-            if let version { text.add("kek_version", number: version) }
-            text.add("errno", number: number)
-        }
-        return text
     }
 }

@@ -19,7 +19,9 @@ public final class ProcessIdentity: Sendable {
     let supposedHash: [UInt8]?
 
     /// The systemd unit: `nginx.service`.
-    public var unit: String? { cgroup.flatMap(SystemdUnit.name(ofControlGroup:)) }
+    public let unit: String?
+    /// Its part of the audit log's records.
+    let auditText: [UInt8]
 
     init(
         pid: Int32, startTime: UInt64, exe: String?, isExeVerified: Bool, file: FileIdentity?, cgroup: String?,
@@ -32,6 +34,8 @@ public final class ProcessIdentity: Sendable {
         self.file = file
         self.cgroup = cgroup
         self.groups = groups
+        unit = cgroup.flatMap(SystemdUnit.name(ofControlGroup:))
+        auditText = Self.auditText(pid: pid, exe: exe, isExeVerified: isExeVerified, unit: unit)
         supposedHash = nil
     }
 
@@ -53,6 +57,8 @@ public final class ProcessIdentity: Sendable {
         file = nil
         self.cgroup = cgroup
         self.groups = groups
+        unit = cgroup.flatMap(SystemdUnit.name(ofControlGroup:))
+        auditText = Self.auditText(pid: pid, exe: exe, isExeVerified: exe != nil, unit: unit)
     }
 
     var key: ProcessKey { ProcessKey(pid: pid, startTime: startTime) }

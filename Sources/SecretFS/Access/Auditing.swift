@@ -45,7 +45,8 @@ extension SecretFS {
     }
 
     private func record(_ entry: AuditEntry, errno: Int32, _ version: UInt32?, in audit: AuditLog) throws(Errno) {
-        do throws(AuditFailure) { try audit.record(entry, response: (errno, version)) } catch { throw Errno(EIO) }
+        let response = AuditEntry.Response(errno: errno, kekVersion: version)
+        do throws(AuditFailure) { try audit.record(entry, response: response) } catch { throw Errno(EIO) }
     }
 
     /// What was refused, or failed, though nobody has asked for it to be opened just now.
@@ -81,7 +82,7 @@ extension SecretFS {
         guard let audit = gate.audit else { return try body() }
         let number = dueChanges.add(1, ordering: .relaxed).newValue
         let entry = AuditEntry(
-            id: "\(audit.mount)-due-\(getpid())-\(number)", call: "schedule", operation: .control,
+            id: .text("\(audit.mount)-due-\(getpid())-\(number)"), call: "schedule", operation: .control,
             path: Array(action.controlPath.utf8), newPath: nil,
             requester: gate.requester(
                 Caller(uid: getuid(), gid: getgid(), pid: getpid(), umask: 0, unique: 0, isResend: false)),
@@ -124,7 +125,7 @@ extension Passage {
 
     func entry(_ decision: Decision, _ audit: AuditLog) -> AuditEntry {
         AuditEntry(
-            id: Self.id(unique, audit), call: request.call.rawValue, operation: request.operations.principal,
+            id: .request(unique), call: request.call.rawValue, operation: request.operations.principal,
             path: paths.first, newPath: newPaths.first, requester: requester, isAllowed: decision.isAllowed,
             rule: decision.rule)
     }
