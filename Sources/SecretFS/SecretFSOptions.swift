@@ -1,4 +1,5 @@
 public import Access
+public import Keyring
 
 /// How a keyring's tree is shown and what the control directory tells about its server.
 public struct SecretFSOptions: Sendable {
@@ -44,6 +45,37 @@ public struct SecretFSOptions: Sendable {
     public var clockAtMount: ScheduleClock?
     /// The guardian's process, if there is one.
     public var guardianProcess: Int32?
+
+    /// What was asked of key services, for `metrics`.
+    public var keyServiceReport: (@Sendable () -> [KeyServiceCalls])?
+    /// When the keyring was last backed up, and where to remember it; nil if nobody does.
+    public var backups: BackupNotes?
+
+    public struct KeyServiceCalls: Sendable {
+        public var service: String
+        /// It has answered with what was asked for.
+        public var isDone: Bool
+        public var count: Int
+        /// That they took together.
+        public var seconds: Double
+
+        public init(service: String, isDone: Bool, count: Int, seconds: Double) {
+            self.service = service
+            self.isDone = isDone
+            self.count = count
+            self.seconds = seconds
+        }
+    }
+
+    public struct BackupNotes: Sendable {
+        public var last: @Sendable () -> Timestamp?
+        public var note: @Sendable (Timestamp) -> Void
+
+        public init(last: @escaping @Sendable () -> Timestamp?, note: @escaping @Sendable (Timestamp) -> Void) {
+            self.last = last
+            self.note = note
+        }
+    }
 
     public struct GuardianReport: Sendable {
         /// Servers that took the place of one that had died.

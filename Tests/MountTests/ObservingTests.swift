@@ -78,7 +78,9 @@ final class ObservingTests {
             "letterlock_operation_duration_seconds_count{call=\"open\"} 4",
             "letterlock_operation_duration_seconds_bucket{call=\"open\",le=\"+Inf\"} 4",
             "letterlock_files 1", "letterlock_kek_files{kek_version=\"1\",state=\"pending-destruction\"} 1",
-            "letterlock_audit_enabled 1", "letterlock_audit_failing 0", "letterlock_policy_rules 1",
+            "letterlock_audit_enabled 1", "letterlock_audit_failing 0",
+            "letterlock_audit_failures_total 0", "letterlock_cache_lookups_total{cache=\"decision\",result=\"hit\"} 0",
+            "letterlock_key_service_calls_total{service=\"keyfile\",result=\"ok\"} 1", "letterlock_policy_rules 1",
         ] {
             #expect(page.split(separator: "\n").contains(Substring(line)), "\(line) in \(page)")
         }
@@ -124,8 +126,8 @@ final class ObservingTests {
     @Test func theChecklistFollowsWhatIsDone() throws {
         try put("v", mounted("f"))
         let before = try checklist()
-        #expect(before.count == 9, "\(before)")
-        for name in ["rotation", "least_privilege", "revocation_tested", "alerts"] {
+        #expect(before.count == 10, "\(before)")
+        for name in ["rotation", "least_privilege", "revocation_tested", "backup_recent", "alerts"] {
             #expect(before[name]?.hasPrefix("fail ") == true, "\(name): \(before[name] ?? "")")
         }
         for name in [
@@ -140,14 +142,17 @@ final class ObservingTests {
         try mounted.command("1 a test", "revoke")
         #expect(try eventually { try mounted.answer("revoke").contains("\"state\":\"done\",\"version\"") })
         _ = try text(mounted.control("metrics"))
+        let isBackedUp = try work.letterlock("backup", mounted.path, work("backup"))
+        #expect(isBackedUp.status == 0, "\(isBackedUp.complaint)")
         for (name, said) in try checklist() { #expect(said.hasPrefix("pass "), "\(name): \(said)") }
         // And what is let go of fails.
+        try mounted.command("1", "keys/rotate")
         try check(link(work("key"), work("key-of-another")))
         try check(mkdir(work(".git"), 0o755))
         try mounted.command(
             "[[rule]]\nname = \"r\"\neffect = \"allow\"\npaths = [\"/**\"]\noperations = [\"read\"]", "policy")
         let after = try checklist()
-        for name in ["least_privilege", "key_material_not_in_git", "not_shared_between_environments"] {
+        for name in ["least_privilege", "key_material_not_in_git", "not_shared_between_environments", "backup_recent"] {
             #expect(after[name]?.hasPrefix("fail ") == true, "\(name): \(after[name] ?? "")")
         }
     }

@@ -60,6 +60,7 @@ public final class AuditLog: @unchecked Sendable {
     private let memory: AuditMemory?
     let turnstile: Turnstile
     private let failing = Atomic<Int32>(0)
+    private let failures = Atomic(0)
     let keys: Mutex<Keys?>
     private let onChange: @Sendable (_ failing: Int32) -> Void
     private let signer = Signer()
@@ -110,6 +111,9 @@ public final class AuditLog: @unchecked Sendable {
 
     /// 0, or why records are not taken.
     public var failure: Int32 { failing.load(ordering: .relaxed) }
+
+    /// How often no device has taken a record.
+    public var failureCount: Int { failures.load(ordering: .relaxed) }
 
     /// The other half of the key that signs, in hexadecimal; nil while the keyring is locked.
     public var publicKey: String? {
@@ -254,6 +258,7 @@ public final class AuditLog: @unchecked Sendable {
             if result == 0 { isKept = true } else { number = result }
         }
         guard isKept else {
+            failures.add(1, ordering: .relaxed)
             change(failing: number)
             throw AuditFailure(errno: number)
         }

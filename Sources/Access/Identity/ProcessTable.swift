@@ -30,6 +30,8 @@ public final class ProcessTable: Sendable {
     private let verified = Mutex<[ProcessKey: (file: FileIdentity, path: String)]>([:])
     private static let verifiedLimit = 4096
 
+    public let use = CacheUse()
+
     public init() {}
 
     /// - Parameter thread: as the kernel's request has it; 0 from another pid namespace.
@@ -41,8 +43,10 @@ public final class ProcessTable: Sendable {
             now - known.looked < Self.freshSeconds, let program = known.directory.program, let then = known.program,
             program.isSameFile(as: then)
         {
+            use.count(hit: true)
             return known.identity
         }
+        use.count(hit: false)
         guard let directory = ProcDirectory(thread) else { return .unknown }
         let program = directory.program
         let identity = look(at: directory, program)

@@ -102,6 +102,7 @@ final class DecisionCache: Sendable {
     private static let shardCount = 16
     private static let shardLimit = 2048
     private let shards = (0..<shardCount).map { _ in Shard() }
+    let use = CacheUse()
 
     private func shard(of key: Key) -> Shard {
         shards[
@@ -109,12 +110,14 @@ final class DecisionCache: Sendable {
     }
 
     func decision(for key: Key, _ process: ProcessIdentity, policy: UInt32, paths: UInt64) -> Decision? {
-        shard(of: key).known.withLock { known in
+        let decision = shard(of: key).known.withLock { known -> Decision? in
             guard let found = known[key], found.process === process, found.policy == policy, found.paths == paths else {
                 return nil
             }
             return found.decision
         }
+        use.count(hit: decision != nil)
+        return decision
     }
 
     func keep(_ decision: Decision, for key: Key, _ process: ProcessIdentity, policy: UInt32, paths: UInt64) {

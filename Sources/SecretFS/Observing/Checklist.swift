@@ -17,7 +17,7 @@ extension SecretFS {
     /// For `checklist`.
     var checklistDocument: JSON {
         let items = [
-            entropy, envelopes, rotation, privileges, auditing, revocation, alerts, keyMaterial, separation,
+            entropy, envelopes, rotation, privileges, auditing, revocation, backups, alerts, keyMaterial, separation,
         ]
         return .array(
             items.map { item in
@@ -122,6 +122,26 @@ extension SecretFS {
                 ? "the last one ended at \(job.ended?.rfc3339 ?? "-")"
                 : "no revocation of this keyring has come to its end",
             remedy: "letterlock rotate \(mountpoint) && letterlock revoke \(mountpoint) N --reason 'a test'")
+    }
+
+    /// One without the newest KEK version cannot bring back what that one guards.
+    private var backups: Item {
+        let limitDays: Int64 = 7
+        let newest = tree.keyring.lifecycle.versions.map(\.created).max()
+        let last = options.backups?.last()
+        let reason: String
+        var isFulfilled = false
+        if let last, let newest, last < newest {
+            reason = "the last one, of \(last.rfc3339), is older than the newest KEK version"
+        } else if let last {
+            isFulfilled = Timestamp.now().seconds - last.seconds < limitDays * 86_400
+            reason = "the last one is of \(last.rfc3339)"
+        } else {
+            reason = "there was none"
+        }
+        return Item(
+            name: "backup_recent", isFulfilled: isFulfilled, reason: reason,
+            remedy: "letterlock backup \(mountpoint) FILE, kept elsewhere")
     }
 
     private var alerts: Item {

@@ -41,6 +41,8 @@ extension SecretFS {
         addKeys(to: &page)
         addJobs(to: &page)
         addAccesses(to: &page)
+        addCaches(to: &page)
+        addKeyServices(to: &page)
         return page.text
     }
 
@@ -63,6 +65,8 @@ extension SecretFS {
         page.begin("audit_failing", .gauge, "1 while the audit log cannot be written.")
         page.sample("audit_failing", (gate.audit?.failure ?? 0) == 0 ? 0 : 1)
         page.add(options.leaseReport?())
+        page.begin("audit_failures_total", .counter, "Times that no device has taken a record.")
+        page.sample("audit_failures_total", gate.audit?.failureCount ?? 0)
         page.begin("policy_rules", .gauge, "Rules of the policy.")
         page.sample("policy_rules", gate.guardian.policy.rules.count)
     }
@@ -92,6 +96,28 @@ extension SecretFS {
                 "kek_destruction_seconds", [("kek_version", String(record.version.rawValue))],
                 (record.destroyAt?.seconds ?? now) - now)
         }
+    }
+
+    private func addCaches(to page: inout MetricsText) {
+        page.begin("cache_lookups_total", .counter, "What was known already, and what had to be found out.")
+        for (name, use) in [("decision", gate.guardian.decisions.use.counts), ("process", gate.processes.use.counts)] {
+            page.sample("cache_lookups_total", [("cache", name), ("result", "hit")], use.hits)
+            page.sample("cache_lookups_total", [("cache", name), ("result", "miss")], use.misses)
+        }
+    }
+
+    private func addKeyServices(to page: inout MetricsText) {
+        let calls = (options.keyServiceReport?() ?? []).sorted {
+            ($0.service, $0.isDone ? 0 : 1) < ($1.service, $1.isDone ? 0 : 1)
+        }
+        guard !calls.isEmpty else { return }
+        page.begin("key_service_calls_total", .counter, "What was asked of key services.")
+        func labels(_ call: SecretFSOptions.KeyServiceCalls) -> [(name: String, value: String)] {
+            [("service", call.service), ("result", call.isDone ? "ok" : "failed")]
+        }
+        for call in calls { page.sample("key_service_calls_total", labels(call), call.count) }
+        page.begin("key_service_seconds_total", .counter, "How long key services took to answer.")
+        for call in calls { page.sample("key_service_seconds_total", labels(call), "\(call.seconds)") }
     }
 
     private func addJobs(to page: inout MetricsText) {

@@ -103,6 +103,7 @@ struct Backup: ParsableCommand {
         open.warnings.forEach(Output.warn)
         guard open.tree.problems.isEmpty else { throw Self.damaged }
         let file = try BackupFile(self.file)
+        let began = Timestamp.now()
         let stream = try BackupStream(open.tree)
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: BackupFile.pieceByteCount, alignment: 16)
         defer { buffer.deallocate() }
@@ -122,6 +123,7 @@ struct Backup: ParsableCommand {
             if count < buffer.count { break }
         }
         try Self.finish(file, self.file, service: service)
+        BackupMemory(history: open.keyring.historyName).note(began)
     }
 
     // MARK: In the end

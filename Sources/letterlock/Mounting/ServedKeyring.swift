@@ -27,6 +27,7 @@ final class ServedKeyring: Sendable {
     /// Nil if the mount has none.
     let lease: Lease?
     private let state = Mutex(State())
+    private let keyServices = KeyServiceMeter()
     /// One for all that this server opens; nil before the first, and if nothing is recorded.
     private let audit = Mutex<AuditLog?>(nil)
 
@@ -52,7 +53,9 @@ final class ServedKeyring: Sendable {
     {
         let known = lock.load(ordering: .relaxed)
         let opened = try StoreOpening.open(
-            request.store, key: source.map { .service($0) } ?? .shared(shared), readOnly: request.options.isReadOnly,
+            request.store,
+            key: source.map { .service(MeteredKeyService(service: $0, meter: keyServices)) } ?? .shared(shared),
+            readOnly: request.options.isReadOnly,
             purpose: "mounted at \(request.mountpoint)",
             acceptsRollback: request.options.acceptsRollback, takesOver: takesOver, whenUnsound: whenUnsound,
             inheritedLock: known >= 0 ? known : nil)
@@ -69,7 +72,10 @@ final class ServedKeyring: Sendable {
         if source != nil { lease?.begin() }
         if known < 0 { lock.store(fcntl(opened.store.lockDescriptor, F_DUPFD_CLOEXEC, 64), ordering: .relaxed) }
         state.withLock { $0 = State(opened: opened, keeper: keeper) }
-        return (SecretFS(opened.tree, options: options(era: board.nextEra())), opened)
+        var options = options(era: board.nextEra())
+        let backups = BackupMemory(history: opened.keyring.historyName)
+        options.backups = SecretFSOptions.BackupNotes(last: { backups.last }, note: { backups.note($0) })
+        return (SecretFS(opened.tree, options: options), opened)
     }
 
     /// Opens the audit log, or gives it the keys of a keyring that was locked.
@@ -176,6 +182,8 @@ final class ServedKeyring: Sendable {
         options.ledger = ledger
         options.audit = audit.withLock { $0 }
         if let lease { options.leaseReport = { lease.report } }
+        let keyServices = keyServices
+        options.keyServiceReport = { keyServices.report }
         let board = board
         options.guardianReport = {
             SecretFSOptions.GuardianReport(
