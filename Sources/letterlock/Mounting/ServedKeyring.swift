@@ -93,7 +93,7 @@ final class ServedKeyring: Sendable {
     func askAgain() -> LeaseAnswer {
         guard let keyring = state.withLock({ $0.opened?.keyring }) else { return .granted }
         do throws(Failure) {
-            let service = try request.keys.service()
+            let service = MeteredKeyService(service: try request.keys.service(), meter: keyServices)
             do throws(KeyringError) {
                 guard try !keyring.slots(openedBy: service).isEmpty else { return LeaseAnswer(.wrongSecret) }
                 return .granted
