@@ -1,32 +1,20 @@
 import Glibc
 import Synchronization
+import Threads
 
 /// The worker threads of a session: detached, counted, and woken from their reads by a signal when they shall end.
 ///
 /// A blocking read wakes one thread a request; poll(2) would wake them all, and an eventfd needs poll. So the way out
 /// of a read is SIGURG, which nobody uses, is ignored by default, and is delivered here to these threads alone.
 final class Crew: @unchecked Sendable {
-    // Unchecked: `count` and `threads` are guarded by `mutex`.
+    // Unchecked: `count` and `threads` are guarded by `monitor`.
     private static let stackByteCount = 512 << 10
     private static let wakeSignal = SIGURG
 
-    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-    private let ended = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
-    // Guarded by `mutex`: how many threads have not ended, and those of them that have begun.
+    private let monitor = Monitor()
+    // How many threads have not ended, and those of them that have begun.
     private var count = 0
     private var threads: [pthread_t] = []
-
-    init() {
-        pthread_mutex_init(mutex, nil)
-        pthread_cond_init(ended, nil)
-    }
-
-    deinit {
-        pthread_cond_destroy(ended)
-        pthread_mutex_destroy(mutex)
-        mutex.deallocate()
-        ended.deallocate()
-    }
 
     /// Starts `number` threads that each serve `session` until it ends.
     func start(_ number: Int, _ session: Session) throws(FuseError) {
@@ -53,39 +41,32 @@ final class Crew: @unchecked Sendable {
     }
 
     private func change(_ body: () -> Void) {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        body()
-        pthread_cond_broadcast(ended)
+        monitor.locked {
+            body()
+            monitor.wake()
+        }
     }
 
     /// Blocks until all threads have ended.
     func wait() {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        while count > 0 { pthread_cond_wait(ended, mutex) }
+        monitor.locked {
+            while count > 0 { monitor.wait() }
+        }
     }
 
     /// Wakes the threads from their reads until all have ended, or for `seconds`; says whether all have.
     func wake(atMost seconds: Double) -> Bool {
         let start = Self.now()
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        // Once is not enough: a signal that comes just before read(2) is lost.
-        while count > 0 {
-            // These have not ended, for they take the lock to say so: their numbers are good.
-            for thread in threads { pthread_kill(thread, Self.wakeSignal) }
-            guard Self.now() - start < seconds else { return false }
-            var deadline = timespec()
-            clock_gettime(CLOCK_REALTIME, &deadline)
-            deadline.tv_nsec += 2_000_000
-            if deadline.tv_nsec >= 1_000_000_000 {
-                deadline.tv_nsec -= 1_000_000_000
-                deadline.tv_sec += 1
+        return monitor.locked {
+            // Once is not enough: a signal that comes just before read(2) is lost.
+            while count > 0 {
+                // These have not ended, for they take the lock to say so: their numbers are good.
+                for thread in threads { pthread_kill(thread, Self.wakeSignal) }
+                guard Self.now() - start < seconds else { return false }
+                monitor.wait(milliseconds: 2)
             }
-            pthread_cond_timedwait(ended, mutex, &deadline)
+            return true
         }
-        return true
     }
 
     private static func now() -> Double {
@@ -108,34 +89,3 @@ public typealias ThreadStarter =
     @Sendable (
         _ stackByteCount: Int, _ signals: [Int32], _ body: @escaping @Sendable () -> Void
     ) -> Int32
-
-/// Starts a thread on a stack of the system's.
-func startPlainThread(stackByteCount: Int, signals: [Int32], body: @escaping @Sendable () -> Void) -> Int32 {
-    var attributes = pthread_attr_t()
-    pthread_attr_init(&attributes)
-    defer { pthread_attr_destroy(&attributes) }
-    pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
-    pthread_attr_setstacksize(&attributes, stackByteCount)
-    var blocked = sigset_t()
-    var before = sigset_t()
-    sigfillset(&blocked)
-    for signal in signals + [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS] { sigdelset(&blocked, signal) }
-    pthread_sigmask(SIG_SETMASK, &blocked, &before)
-    defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
-    let argument = Unmanaged.passRetained(ThreadBody(run: body))
-    var thread = pthread_t()
-    let result = pthread_create(
-        &thread, &attributes,
-        { argument in
-            guard let argument else { return nil }
-            Unmanaged<ThreadBody>.fromOpaque(argument).takeRetainedValue().run()
-            return nil
-        }, argument.toOpaque())
-    if result != 0 { argument.release() }
-    return result
-}
-
-private final class ThreadBody: Sendable {
-    let run: @Sendable () -> Void
-    init(run: @escaping @Sendable () -> Void) { self.run = run }
-}

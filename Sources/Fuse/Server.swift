@@ -1,5 +1,6 @@
 import Glibc
 import Synchronization
+import Threads
 
 /// Serves a `FileSystem` on a /dev/fuse descriptor, on threads of its own.
 public final class Server: Sendable {
@@ -14,7 +15,7 @@ public final class Server: Sendable {
         /// whenever an mtime has changed.
         public var invalidatesExplicitly = true
         /// What the threads are started with.
-        public var threadStarter: ThreadStarter = { startPlainThread(stackByteCount: $0, signals: $1, body: $2) }
+        public var threadStarter: ThreadStarter = { startThread(stackByteCount: $0, signals: $1, $2) }
         public init() {}
     }
 

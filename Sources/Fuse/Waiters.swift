@@ -1,5 +1,6 @@
 import Glibc
 import Synchronization
+import Threads
 
 /// Those who wait for a file to have more: reads that are answered later, and callers of poll(2).
 ///
@@ -99,7 +100,7 @@ final class Waiters: Sendable {
 
     private func start(_ state: inout State, _ session: Session) -> Bool {
         guard !state.isRunning, !state.isOver else { return !state.isOver }
-        let result = startPlainThread(stackByteCount: Self.stackByteCount, signals: []) { self.run(session) }
+        let result = startThread(stackByteCount: Self.stackByteCount) { self.run(session) }
         state.isRunning = result == 0
         return state.isRunning
     }

@@ -1,5 +1,6 @@
 public import Keyring
 internal import Storage
+internal import Threads
 
 extension SecretTree {
     public func attributes(of id: NodeID) throws(TreeError) -> NodeAttributes {

@@ -1,5 +1,6 @@
 internal import Sodium
 internal import Storage
+internal import Threads
 
 /// One name of a directory.
 public struct DirectoryEntry: Sendable {

@@ -1,6 +1,7 @@
 public import Keyring
 internal import Sodium
 internal import Storage
+internal import Threads
 
 /// A content's envelope: its wrapped DEK, when that was made, and a small content itself.
 ///

@@ -1,6 +1,7 @@
 public import Keyring
 internal import Sodium
 internal import Storage
+internal import Threads
 
 /// How setxattr(2) treats a name that is there, or is not.
 public enum AttributeMode: Sendable { case createOrReplace, create, replace }

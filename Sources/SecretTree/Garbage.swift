@@ -1,6 +1,7 @@
 internal import Keyring
 internal import Storage
 internal import Synchronization
+internal import Threads
 
 /// Collecting what a dropped content leaves: its maps and blocks, in transactions small enough that nobody waits.
 extension SecretTree {
@@ -9,7 +10,7 @@ extension SecretTree {
 
     /// Collects all there is. Another thread that is at it is left to it.
     func collectGarbage(now: Timestamp) {
-        while let content = lock.reading({ state.garbage.first }) {
+        while !jobsRunner.isStopping, let content = lock.reading({ state.garbage.first }) {
             guard collecting.withLockIfAvailable({ _ in collect(content, now: now) }) == true else { return }
         }
     }

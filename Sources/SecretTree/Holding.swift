@@ -1,6 +1,7 @@
 public import Keyring
 internal import Storage
 internal import Synchronization
+internal import Threads
 
 /// Nodes that the kernel still knows stay, even if their last name is gone.
 extension SecretTree {

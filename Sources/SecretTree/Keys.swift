@@ -1,6 +1,7 @@
 public import Keyring
 internal import Sodium
 internal import Storage
+internal import Threads
 
 /// Changing keys: what the keyring decides is stored first, and takes effect with that.
 extension SecretTree {

@@ -1,5 +1,6 @@
 public import Keyring
 internal import Storage
+internal import Threads
 
 extension SecretTree {
     static let linkLimit: UInt32 = 65_000

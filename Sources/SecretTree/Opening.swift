@@ -1,6 +1,7 @@
 public import Keyring
 internal import Sodium
 public import Storage
+internal import Threads
 
 /// Why a tree cannot be opened.
 public enum TreeOpeningError: Error, Sendable {
@@ -96,7 +97,7 @@ extension SecretTree {
     ///     forgets them, and nothing is put in order before `startJobs`.
     ///   - whenUnsound: If given, the records are gone through while the tree is read already, as it was when the
     ///     server died whose place this one takes; changes wait. Told, by another thread, if the tree cannot be opened
-    ///     after all: whoever serves it must end.
+    ///     after all, or is damaged: whoever serves it must end, and open it anew without this.
     public static func open(
         _ store: any RecordStore, keyring: UnlockedKeyring, readOnly: Bool, seenEpoch: UInt64?,
         takesOver: Bool = false, whenUnsound: (@Sendable (TreeOpeningError) -> Void)? = nil, now: Timestamp
@@ -118,41 +119,45 @@ extension SecretTree {
         let tree = SecretTree(
             store: store, keyring: keyring, seals: seals, state: state, isReadOnly: readOnly, inheritsHolds: takesOver)
         if let whenUnsound, tree.inspectBeside(whenUnsound) { return tree }
-        try tree.inspect()
+        tree.take(try Inspection(of: store, seals, state.root))
         if !takesOver { try tree.putInOrder(now: now) }
         return tree
     }
 
     /// Has another thread inspect the store; false if there is none to be had.
     private func inspectBeside(_ whenUnsound: @escaping @Sendable (TreeOpeningError) -> Void) -> Bool {
-        let work: @Sendable () -> Void = {
-            do throws(TreeOpeningError) { try self.inspect() } catch { whenUnsound(error) }
-        }
+        let work: @Sendable () -> Void = { self.inspect(whenUnsound) }
         return SecretStack.startThread(byteCount: Self.inspectionStackByteCount, work) == 0
     }
 
     private static let inspectionStackByteCount = 512 << 10
 
-    /// Finds out whether the store is sound, and makes it ready for changes if it is.
-    private func inspect() throws(TreeOpeningError) {
-        do {
+    private func inspect(_ whenUnsound: (TreeOpeningError) -> Void) {
+        do throws(TreeOpeningError) {
             let found = try Inspection(of: store, seals, state.root)
-            lock.writing {
-                state.localizer = found.localizer
-                state.suspects = found.suspects
-                state.versionCounts = found.versionCounts
-                for suspect in found.suspects.keys { cache[NodeID(rawValue: suspect.owner)] = nil }
-            }
-            for problem in found.problems { report(problem) }
-            if !isReadOnly {
-                store.markBlocksUsed(found.blocks)
-                store.finishMarking()
-                foldWithLocalizer()
-                store.startFolding()
-            }
+            // Somebody may have read already what is not to be believed: the policy, for one.
+            guard found.problems.isEmpty else { throw .tampered(found.problems) }
+            take(found)
         } catch {
+            // Before whoever waits goes on, and tells an application.
+            whenUnsound(error)
             soundness.end(isSound: false)
-            throw error
+        }
+    }
+
+    /// Makes the tree ready for changes.
+    private func take(_ found: Inspection) {
+        lock.writing {
+            state.localizer = found.localizer
+            state.suspects = found.suspects
+            state.versionCounts = found.versionCounts
+        }
+        for problem in found.problems { report(problem) }
+        if !isReadOnly {
+            store.markBlocksUsed(found.blocks)
+            store.finishMarking()
+            foldWithLocalizer()
+            store.startFolding()
         }
         soundness.end(isSound: true)
     }

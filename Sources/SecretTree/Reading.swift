@@ -1,6 +1,7 @@
 internal import Keyring
 internal import Sodium
 internal import Storage
+internal import Threads
 
 /// Reading contents. A byte that nothing stands for is a zero: the end of an inline body, an absent map or an
 /// absent block in a map, each of them covered by the seal or by the root.

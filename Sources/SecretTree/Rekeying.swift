@@ -1,6 +1,7 @@
 public import Keyring
 internal import Sodium
 internal import Storage
+internal import Threads
 
 /// Changing what opens the keyring. Each is one transaction: a crash leaves the old or the new.
 extension SecretTree {

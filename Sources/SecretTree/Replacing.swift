@@ -23,10 +23,13 @@ extension SecretTree {
 
     /// The new content becomes the file's. The node it gathered at is gone afterwards.
     ///
-    /// - Parameter keepsOld: That node stays instead and has the old content, for those who are just reading it.
-    ///   `hold` it before and `release` it when they are done.
+    /// - Parameters:
+    ///   - keepsOld: That node stays instead and has the old content, for those who are just reading it. `hold` it
+    ///     before and `release` it when they are done.
+    ///   - modificationTime: What the file's shall be, if not now.
     public func commitReplacement(
-        _ shadow: NodeID, of id: NodeID, clearsSetID: Bool, keepsOld: Bool = false, now: Timestamp
+        _ shadow: NodeID, of id: NodeID, clearsSetID: Bool, keepsOld: Bool = false, modificationTime: Timestamp? = nil,
+        now: Timestamp
     ) throws(TreeError) -> NodeAttributes {
         try change(now: now) { (transaction: inout Transaction) throws(TreeError) -> NodeAttributes in
             transaction.freesSpace = true
@@ -43,6 +46,7 @@ extension SecretTree {
             node.attributes.storedByteCount = new.attributes.storedByteCount
             node.isInBlocks = new.isInBlocks
             node.valueChanged(at: now)
+            if let modificationTime { node.attributes.modificationTime = modificationTime }
             if clearsSetID { node.clearSetID() }
             transaction.set(node)
             transaction.haveJobsLookAgain(at: node)

@@ -2,6 +2,7 @@ public import Keyring
 public import Sodium
 internal import Storage
 internal import Synchronization
+internal import Threads
 
 /// A keyring's secrets as a tree of nodes over a store of sealed records.
 ///
@@ -71,6 +72,12 @@ public final class SecretTree: Sendable {
     /// Has `observer` told of what is found and finished from now on.
     public func report(to observer: any TreeObserver) { self.observer.withLock { $0 = observer } }
 
+    /// Waits until a tree that is being inspected beside its readers may be changed; see `open`. Changes do so by
+    /// themselves, with what their caller holds meanwhile.
+    ///
+    /// - Throws: `.tampered` if it may not.
+    public func waitUntilSound() throws(TreeError) { try soundness.wait() }
+
     /// The number of transactions this store has seen; to be remembered outside it.
     public var epoch: UInt64 { lock.reading { state.root.epoch } }
 
@@ -110,8 +117,8 @@ public final class SecretTree: Sendable {
     /// Folds and closes the store. The tree cannot be used afterwards.
     public func close() throws(TreeError) {
         jobsRunner.stop()
-        // Folded without its localizer the store would say nothing of what was tampered with.
-        try? soundness.wait()
+        // Nothing was changed, and folded without its localizer the store would say nothing of what was tampered with.
+        guard (try? soundness.wait()) != nil else { return }
         do { try store.close() } catch { throw TreeError(error) }
     }
 }

@@ -1,5 +1,5 @@
-internal import Storage
 internal import Synchronization
+internal import Threads
 
 /// Whether a store is known to be what its root says it is. Nothing is changed before that: a change would be counted
 /// into a sum that was not looked at.
@@ -9,7 +9,7 @@ final class Soundness: Sendable {
     }
 
     private let verdict = Atomic(Verdict.sought.rawValue)
-    private let lock = Lock()
+    private let monitor = Monitor()
 
     /// Waits until it is known.
     ///
@@ -17,17 +17,17 @@ final class Soundness: Sendable {
     func wait() throws(TreeError) {
         // Written once; after that nobody needs the lock.
         if verdict.load(ordering: .acquiring) == Verdict.sought.rawValue {
-            lock.locked {
-                while verdict.load(ordering: .acquiring) == Verdict.sought.rawValue { lock.wait() }
+            monitor.locked {
+                while verdict.load(ordering: .acquiring) == Verdict.sought.rawValue { monitor.wait() }
             }
         }
         guard verdict.load(ordering: .acquiring) == Verdict.sound.rawValue else { throw .tampered(.root) }
     }
 
     func end(isSound: Bool) {
-        lock.locked {
+        monitor.locked {
             verdict.store((isSound ? Verdict.sound : .unsound).rawValue, ordering: .releasing)
-            lock.wake()
+            monitor.wake()
         }
     }
 }

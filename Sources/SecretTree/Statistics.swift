@@ -1,4 +1,5 @@
 internal import Storage
+internal import Threads
 
 /// How much room there is, for statfs(2). Bytes.
 public struct TreeStatistics: Sendable {

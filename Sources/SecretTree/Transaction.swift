@@ -2,6 +2,7 @@ internal import Keyring
 internal import Sodium
 internal import Storage
 internal import Synchronization
+internal import Threads
 
 /// What one change is going to write. Nothing of it is seen by anyone before it is committed.
 struct Transaction: RecordSource {

@@ -1,5 +1,6 @@
 public import Keyring
 internal import Storage
+internal import Threads
 
 /// What fallocate(2) is asked for.
 public enum AllocationMode: Sendable, Equatable {

@@ -1,6 +1,7 @@
 internal import Keyring
 internal import Sodium
 internal import Storage
+internal import Threads
 
 /// What `verify` has found.
 public struct VerificationReport: Sendable {

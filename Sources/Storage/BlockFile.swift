@@ -1,4 +1,5 @@
 internal import Glibc
+internal import Threads
 
 /// The file of blocks, and which of them are in use. Block n lies at byte (n - 1) × 4096.
 final class BlockFile: @unchecked Sendable {
@@ -7,9 +8,9 @@ final class BlockFile: @unchecked Sendable {
     private static let longRun = 128 * 1024
 
     private let file: File
-    private let syncLock = Lock()
+    private let syncLock = Monitor()
     /// Guards the four below. The innermost lock of the store.
-    private let lock = Lock()
+    private let lock = Monitor()
     private var allocator: BlockAllocator
     private var needsSync: Bool
     /// Checksums of blocks written since the last batch was committed.

@@ -1,5 +1,6 @@
 internal import Glibc
 internal import Synchronization
+internal import Threads
 
 /// Erasing what changes leave behind: old values in the journals, in SQLite's log, and in the gaps of its pages.
 extension JournaledStore {

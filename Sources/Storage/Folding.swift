@@ -1,5 +1,6 @@
 internal import Glibc
 internal import Synchronization
+internal import Threads
 
 /// Folding: the changes of one journal go to the record table in one transaction, while commits go to the other.
 extension JournaledStore {
@@ -120,8 +121,8 @@ final class Folder: @unchecked Sendable {
     private static let patience = 30
 
     /// Guards what follows.
-    private let lock = Lock()
-    private var thread: pthread_t?
+    private let lock = Monitor()
+    private var isRunning = false
     private var isStopping = false
     private var isAsked = false
     private var work: (activity: () -> UInt64, round: (Bool) -> Void)?
@@ -131,24 +132,10 @@ final class Folder: @unchecked Sendable {
     ///   - round: told whether it is time to fold.
     func start(watching activity: @escaping () -> UInt64, round: @escaping (_ isQuiet: Bool) -> Void) {
         lock.locked {
-            guard thread == nil, !isStopping else { return }
+            guard !isRunning, !isStopping else { return }
             work = (activity, round)
-            // Signals are for the threads of whoever uses the store.
-            var all = sigset_t()
-            var before = sigset_t()
-            sigfillset(&all)
-            pthread_sigmask(SIG_BLOCK, &all, &before)
-            defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
-            var created = pthread_t()
-            let me = Unmanaged.passRetained(self)
-            let code = pthread_create(
-                &created, nil,
-                { context in
-                    Unmanaged<Folder>.fromOpaque(context!).takeRetainedValue().run()
-                    return nil
-                }, me.toOpaque())
             // Without a thread the journal is folded by the commit that finds it long, and by `close`.
-            if code == 0 { thread = created } else { me.release() }
+            isRunning = startThread { self.run() } == 0
         }
     }
 
@@ -162,14 +149,12 @@ final class Folder: @unchecked Sendable {
 
     /// Ends the thread, after the round it is in.
     func stop() {
-        let ended = lock.locked { () -> pthread_t? in
+        lock.locked {
             isStopping = true
             lock.wake()
-            defer { thread = nil }
-            return thread
+            while isRunning { lock.wait() }
+            work = nil
         }
-        if let ended { pthread_join(ended, nil) }
-        lock.locked { work = nil }
     }
 
     private func run() {
@@ -181,6 +166,10 @@ final class Folder: @unchecked Sendable {
             busy = isQuiet ? 0 : busy + 1
             last = seen
             work.round(isQuiet)
+        }
+        lock.locked {
+            isRunning = false
+            lock.wake()
         }
     }
 

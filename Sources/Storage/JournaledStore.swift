@@ -1,5 +1,6 @@
 internal import Glibc
 internal import Synchronization
+internal import Threads
 
 /// The store on a disk: a directory (0700) of these files.
 ///
@@ -28,11 +29,11 @@ public final class JournaledStore: RecordStore, @unchecked Sendable {
     let lockFile: StoreLock
 
     /// One fold at a time. Guards `table`'s writing.
-    let foldLock = Lock()
+    let foldLock = Monitor()
     /// One sync at a time, so that those who wait for it need none of their own.
-    let syncLock = Lock()
+    let syncLock = Monitor()
     /// Guards what follows: the order of changes.
-    let commitLock = Lock()
+    let commitLock = Monitor()
     var journals: [Journal] = []
     /// The journal that is appended to.
     var current = 0
@@ -48,7 +49,7 @@ public final class JournaledStore: RecordStore, @unchecked Sendable {
     private var writer = FrameWriter()
 
     /// Guards what follows: what readers look at first. Written with `commitLock` held besides.
-    let overlayLock = Lock()
+    let overlayLock = Monitor()
     /// Changes since the last fold began.
     var overlay = OrderedRecords()
     /// Changes that are being folded.

@@ -1,7 +1,9 @@
+internal import Threads
+
 /// A store that lives and dies with its process: for tests.
 public final class MemoryStore: RecordStore, @unchecked Sendable {
     // Everything mutable is guarded by `lock`.
-    private let lock = Lock()
+    private let lock = Monitor()
     private var records = OrderedRecords()
     private var folded = OrderedRecords()
     private var changed = OrderedRecords()

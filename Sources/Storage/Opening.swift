@@ -1,5 +1,6 @@
 internal import Glibc
 internal import Synchronization
+internal import Threads
 
 /// Making, opening and closing a store.
 extension JournaledStore {

@@ -1,4 +1,5 @@
 internal import Glibc
+internal import Threads
 
 /// The records as of the last fold, in an SQLite database.
 ///
@@ -21,7 +22,7 @@ final class RecordTable: @unchecked Sendable {
     /// Used by the one who folds, under the store's fold lock; nil if the store is read-only or closed.
     private var writer: Writer?
     /// Guards the two below.
-    private let lock = Lock()
+    private let lock = Monitor()
     private var idleReaders: [Reader] = []
     private var isClosed = false
 

@@ -1,4 +1,5 @@
 internal import Glibc
+internal import Threads
 
 /// Space kept back, so that on a full disk there is room for the changes that give space back.
 final class Reserve: @unchecked Sendable {
@@ -8,7 +9,7 @@ final class Reserve: @unchecked Sendable {
     private let directory: File
     private let byteCount: Int
     /// Guards `isThere`.
-    private let lock = Lock()
+    private let lock = Monitor()
     private var isThere = false
 
     init(in directory: File, byteCount: Int = Reserve.byteCount) {

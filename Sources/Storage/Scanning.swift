@@ -1,4 +1,5 @@
 internal import Synchronization
+internal import Threads
 
 /// Walking through ranges: the table and the changes to it that are not folded, merged.
 extension JournaledStore {

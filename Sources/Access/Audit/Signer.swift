@@ -1,23 +1,12 @@
-internal import Glibc
 internal import Sodium
+internal import Threads
 
 /// The thread that signs, a moment after there is something to be signed.
 final class Signer: @unchecked Sendable {
-    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-    private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
-    // Guarded by `mutex`.
+    private let monitor = Monitor()
+    // Touched within `monitor.locked` alone, once it has started.
     private var isWanted = false
     private var isRunning = false
-
-    init() {
-        pthread_mutex_init(mutex, nil)
-        // A wall clock that is set back must not put off signing.
-        var attributes = pthread_condattr_t()
-        pthread_condattr_init(&attributes)
-        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
-        pthread_cond_init(condition, &attributes)
-        pthread_condattr_destroy(&attributes)
-    }
 
     func start(_ work: @escaping @Sendable () -> Bool) {
         isRunning = true
@@ -32,35 +21,27 @@ final class Signer: @unchecked Sendable {
     }
 
     func wake() {
-        pthread_mutex_lock(mutex)
-        if !isWanted {
+        monitor.locked {
+            guard !isWanted else { return }
             isWanted = true
-            pthread_cond_broadcast(condition)
+            monitor.wake()
         }
-        pthread_mutex_unlock(mutex)
     }
 
     func stop() {
-        pthread_mutex_lock(mutex)
-        isRunning = false
-        pthread_cond_broadcast(condition)
-        pthread_mutex_unlock(mutex)
+        monitor.locked {
+            isRunning = false
+            monitor.wake()
+        }
     }
 
     private func awaitWork() -> Bool {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        while !isWanted, isRunning { pthread_cond_wait(condition, mutex) }
-        isWanted = false
-        return isRunning
+        monitor.locked {
+            while !isWanted, isRunning { monitor.wait() }
+            isWanted = false
+            return isRunning
+        }
     }
 
-    private func sleepASecond() {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        var deadline = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &deadline)
-        deadline.tv_sec += 1
-        while isRunning, pthread_cond_timedwait(condition, mutex, &deadline) != ETIMEDOUT {}
-    }
+    private func sleepASecond() { _ = monitor.locked { monitor.wait(milliseconds: 1000) { !isRunning } } }
 }

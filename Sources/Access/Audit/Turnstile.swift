@@ -1,4 +1,4 @@
-internal import Glibc
+internal import Threads
 
 /// Lets one thread at a time through, and nobody wait for ever.
 ///
@@ -6,9 +6,8 @@ internal import Glibc
 /// only: requests that need no record shall find a thread to serve them. Once one of the few has waited in vain nobody
 /// waits at all until the device answers.
 final class Turnstile: @unchecked Sendable {
-    // The pointers never change; the rest is guarded by `mutex`.
-    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-    private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+    // Unchecked: touched within `monitor.locked` alone.
+    private let monitor = Monitor()
     private var isTaken = false
     private var isStuck = false
     private var waiterCount = 0
@@ -20,19 +19,6 @@ final class Turnstile: @unchecked Sendable {
     init(waiterLimit: Int, patience: (long: Int, short: Int) = (5000, 1000)) {
         self.waiterLimit = waiterLimit
         self.patience = patience
-        pthread_mutex_init(mutex, nil)
-        var attributes = pthread_condattr_t()
-        pthread_condattr_init(&attributes)
-        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
-        pthread_cond_init(condition, &attributes)
-        pthread_condattr_destroy(&attributes)
-    }
-
-    deinit {
-        pthread_cond_destroy(condition)
-        pthread_mutex_destroy(mutex)
-        condition.deallocate()
-        mutex.deallocate()
     }
 
     /// Runs `body` when it is this thread's turn.
@@ -45,41 +31,34 @@ final class Turnstile: @unchecked Sendable {
     }
 
     private func enter() -> Bool {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        guard isTaken else {
-            isTaken = true
-            return true
-        }
-        guard !isStuck else { return false }
-        let isLong = waiterCount < waiterLimit
-        let patience = isLong ? patience.long : patience.short
-        waiterCount += 1
-        defer { waiterCount -= 1 }
-        var deadline = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &deadline)
-        deadline.tv_nsec += patience % 1000 * 1_000_000
-        deadline.tv_sec += patience / 1000 + deadline.tv_nsec / 1_000_000_000
-        deadline.tv_nsec %= 1_000_000_000
-        while isTaken {
+        monitor.locked {
+            guard isTaken else {
+                isTaken = true
+                return true
+            }
+            guard !isStuck else { return false }
+            let isLong = waiterCount < waiterLimit
+            waiterCount += 1
+            defer { waiterCount -= 1 }
+            _ = monitor.wait(milliseconds: isLong ? patience.long : patience.short) { !isTaken || isStuck }
             if isStuck { return false }
-            if pthread_cond_timedwait(condition, mutex, &deadline) == ETIMEDOUT, isTaken {
+            if isTaken {
                 if isLong {
                     isStuck = true
-                    pthread_cond_broadcast(condition)
+                    monitor.wake()
                 }
                 return false
             }
+            isTaken = true
+            return true
         }
-        isTaken = true
-        return true
     }
 
     private func leave() {
-        pthread_mutex_lock(mutex)
-        isTaken = false
-        isStuck = false
-        pthread_cond_signal(condition)
-        pthread_mutex_unlock(mutex)
+        monitor.locked {
+            isTaken = false
+            isStuck = false
+            monitor.wakeOne()
+        }
     }
 }

@@ -1,3 +1,5 @@
+import Threads
+
 /// Has the kernel drop cached pages, from a thread of its own: a worker that did it could wait for itself.
 final class PageInvalidator: @unchecked Sendable {
     typealias Invalidate = @Sendable (UInt64) -> Void
@@ -15,14 +17,14 @@ final class PageInvalidator: @unchecked Sendable {
     func start(_ invalidate: @escaping Invalidate) {
         monitor.locked {
             self.invalidate = invalidate
-            if !isRunning { isRunning = Monitor.startThread { self.run() } }
+            if !isRunning { isRunning = startThread { self.run() } == 0 }
         }
     }
 
     func stop() {
         monitor.locked {
             isRunning = false
-            monitor.signal()
+            monitor.wake()
         }
     }
 
@@ -32,7 +34,7 @@ final class PageInvalidator: @unchecked Sendable {
             guard isRunning else { return }
             queue += nodes
             queuedCount += UInt64(nodes.count)
-            monitor.signal()
+            monitor.wake()
         }
     }
 
@@ -47,8 +49,9 @@ final class PageInvalidator: @unchecked Sendable {
             queue += nodes
             queuedCount += UInt64(nodes.count)
             let goal = queuedCount
-            monitor.signal()
-            return monitor.wait(limit: limit) { doneCount >= goal || !isRunning } && doneCount >= goal
+            monitor.wake()
+            _ = monitor.wait(milliseconds: Int(limit * 1000)) { doneCount >= goal || !isRunning }
+            return doneCount >= goal
         }
     }
 
@@ -57,7 +60,7 @@ final class PageInvalidator: @unchecked Sendable {
             for node in nodes { invalidate(node) }
             monitor.locked {
                 doneCount += UInt64(nodes.count)
-                monitor.signal()
+                monitor.wake()
             }
         }
     }
@@ -65,7 +68,7 @@ final class PageInvalidator: @unchecked Sendable {
     /// Waits for work; nil at the end.
     private func next() -> ([UInt64], Invalidate)? {
         monitor.locked {
-            _ = monitor.wait { !queue.isEmpty || !isRunning }
+            while queue.isEmpty, isRunning { monitor.wait() }
             guard isRunning, let invalidate else { return nil }
             defer { queue.removeAll(keepingCapacity: true) }
             return (queue, invalidate)

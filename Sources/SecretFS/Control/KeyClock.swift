@@ -1,3 +1,5 @@
+import Threads
+
 /// Does what is due at its time: rotations, and the end of keys whose destruction was scheduled.
 final class KeyClock: @unchecked Sendable {
     private let monitor = Monitor()
@@ -8,20 +10,21 @@ final class KeyClock: @unchecked Sendable {
     func start(_ tick: @escaping @Sendable () -> Void) {
         monitor.locked {
             guard !isRunning else { return }
-            isRunning = Monitor.startThread {
+            let result = startThread {
                 repeat { tick() } while !self.hasStopped(within: ScheduleClock.interval)
             }
+            isRunning = result == 0
         }
     }
 
     func stop() {
         monitor.locked {
             isRunning = false
-            monitor.signal()
+            monitor.wake()
         }
     }
 
     private func hasStopped(within seconds: Double) -> Bool {
-        monitor.locked { monitor.wait(limit: seconds) { !isRunning } }
+        monitor.locked { monitor.wait(milliseconds: Int(seconds * 1000)) { !isRunning } }
     }
 }

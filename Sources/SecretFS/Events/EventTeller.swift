@@ -4,6 +4,7 @@ import Glibc
 import Keyring
 import SecretTree
 import Synchronization
+import Threads
 
 /// Says in the stream what accesses and the tree itself bring about.
 final class EventTeller: AccessObserver, TreeObserver {
@@ -48,10 +49,10 @@ final class EventTeller: AccessObserver, TreeObserver {
     /// In a thread of its own: the path is found in the tree, whose lock the finder may hold.
     func found(_ problem: Problem) {
         guard problem.isDamage else { return }
-        let isStarted = Monitor.startThread { [self] in
+        let result = startThread { [self] in
             tell(problem, at: problem.node.flatMap { node in sight.withLock { $0.gate }?.paths.path(of: node) })
         }
-        if !isStarted { tell(problem, at: nil) }
+        if result != 0 { tell(problem, at: nil) }
     }
 
     private func tell(_ problem: Problem, at path: [UInt8]?) {

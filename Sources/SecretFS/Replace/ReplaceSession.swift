@@ -130,7 +130,9 @@ final class ReplaceSession: Sendable {
     ///
     /// - Returns: that size; nil if the session has ended, and the file itself is meant.
     func gather(_ by: Writing, _ body: (NodeID) throws(TreeError) -> UInt64) throws(Errno) -> UInt64? {
-        try state.withLock { state throws(Errno) -> UInt64? in
+        // Before the lock, which whoever asks for the file's size takes as well.
+        try answering { () throws(TreeError) in try tree.waitUntilSound() }
+        return try state.withLock { state throws(Errno) -> UInt64? in
             let shadow: NodeID
             switch state.stage {
             case .untouched:
@@ -195,7 +197,9 @@ final class ReplaceSession: Sendable {
     func commit(
         _ occasion: Occasion, byKilled: () -> Bool, byBystander: () -> Bool, keepsOld: () -> Bool, now: Timestamp
     ) throws(Errno) -> Outcome {
-        try state.withLock { state throws(Errno) -> Outcome in
+        // Before anybody is told that the value is being replaced, and waits for that.
+        try answering { () throws(TreeError) in try tree.waitUntilSound() }
+        return try state.withLock { state throws(Errno) -> Outcome in
             if case .ended = state.stage { return .nothing }
             if case .flush = occasion {
                 state.wasKilled = byKilled()
@@ -239,13 +243,7 @@ final class ReplaceSession: Sendable {
                 try empty(state, now: now)
                 return nil
             }
-            try replace(with: shadow, keepsOld: keepsOld, clearsSetID: state.clearsSetID, now: now)
-            if let time = state.modificationTime {
-                var change = AttributeChange()
-                change.modificationTime = time
-                // The value is there whatever becomes of its time.
-                _ = try? tree.setAttributes(of: node, change, now: now)
-            }
+            try replace(with: shadow, state, keepsOld: keepsOld, now: now)
             return keepsOld ? shadow : nil
         } catch { throw Errno(error) }
     }
@@ -258,16 +256,15 @@ final class ReplaceSession: Sendable {
         _ = try tree.setAttributes(of: node, change, now: now)
     }
 
-    private func replace(with shadow: NodeID, keepsOld: Bool, clearsSetID: Bool, now: Timestamp) throws(TreeError) {
-        guard keepsOld else {
-            _ = try tree.commitReplacement(shadow, of: node, clearsSetID: clearsSetID, now: now)
-            return
-        }
-        tree.hold(shadow)
+    /// In one transaction, by which the next server would know that it has happened.
+    private func replace(with shadow: NodeID, _ state: State, keepsOld: Bool, now: Timestamp) throws(TreeError) {
+        if keepsOld { tree.hold(shadow) }
         do throws(TreeError) {
-            _ = try tree.commitReplacement(shadow, of: node, clearsSetID: clearsSetID, keepsOld: true, now: now)
+            _ = try tree.commitReplacement(
+                shadow, of: node, clearsSetID: state.clearsSetID, keepsOld: keepsOld,
+                modificationTime: state.modificationTime, now: now)
         } catch {
-            tree.release(shadow, now: now)
+            if keepsOld { tree.release(shadow, now: now) }
             throw error
         }
     }

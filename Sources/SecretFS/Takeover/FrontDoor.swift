@@ -3,6 +3,7 @@ internal import Glibc
 public import Keyring
 import SecretTree
 import Synchronization
+import Threads
 
 /// What the kernel talks to for as long as a server runs: it lets requests through to the keyring's file system while
 /// that is unlocked, and answers itself those that an earlier server has done already.

@@ -54,11 +54,6 @@ extension SecretFS {
         let (made, marks) = (cell.commitEpoch, cell.marks)
         cell.commitEpoch = 0
         guard made != 0, made <= epoch, cell.stage != .none else { return }
-        if marks.contains(.hasTime) {
-            var change = AttributeChange()
-            change.modificationTime = cell.modificationTime
-            _ = try? tree.setAttributes(of: cell.node, change, now: .now())
-        }
         if marks.contains(.keepsOld) {
             let isKnown = ledger.cells().contains { $0.kind == .snapshot && $0.shadow == cell.shadow }
             if !isKnown, let snapshot = ledger.take() {

@@ -1,5 +1,6 @@
 public import Keyring
 internal import Storage
+internal import Threads
 
 /// What a keyring keeps besides its tree, one of a kind. Raw values are the format's.
 public enum DocumentKind: UInt64, Sendable, CaseIterable {

@@ -2,6 +2,7 @@ internal import Glibc
 internal import Keyring
 internal import Sodium
 internal import Storage
+internal import Threads
 
 /// A large content on its way to a new DEK. In memory alone: a crash throws the copy away, and the job begins it anew.
 struct ContentCopy: Sendable {

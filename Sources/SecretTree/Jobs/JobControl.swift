@@ -1,5 +1,6 @@
 public import Keyring
 internal import Storage
+internal import Threads
 
 /// Beginning, holding and ending jobs.
 extension SecretTree {

@@ -2,6 +2,7 @@ internal import Glibc
 internal import Keyring
 internal import Sodium
 internal import Storage
+internal import Threads
 
 /// The thread that carries jobs on, a batch at a time.
 final class JobsRunner: @unchecked Sendable {
@@ -13,9 +14,8 @@ final class JobsRunner: @unchecked Sendable {
     }
 
     private static let stackByteCount = 512 << 10
-    private let condition: UnsafeMutablePointer<pthread_cond_t>
-    private let mutex: UnsafeMutablePointer<pthread_mutex_t>
-    // Guarded by `mutex`.
+    private let monitor = Monitor()
+    // Touched within `monitor.locked` alone.
     private var isAwake = false
     private var stops = false
     private var isRunning = false
@@ -23,27 +23,9 @@ final class JobsRunner: @unchecked Sendable {
     /// What jobs wait for, and how long (milliseconds since boot).
     private var obstacles: [JobKind: (what: String, until: Int)] = [:]
 
-    init() {
-        condition = .allocate(capacity: 1)
-        mutex = .allocate(capacity: 1)
-        pthread_mutex_init(mutex, nil)
-        var attributes = pthread_condattr_t()
-        pthread_condattr_init(&attributes)
-        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
-        pthread_cond_init(condition, &attributes)
-        pthread_condattr_destroy(&attributes)
-    }
-
-    deinit {
-        pthread_cond_destroy(condition)
-        pthread_mutex_destroy(mutex)
-        condition.deallocate()
-        mutex.deallocate()
-    }
-
     /// Calls `step` until it answers that there is nothing to do, and again whenever it is woken.
     func start(_ step: @escaping () -> Step) {
-        locked {
+        monitor.locked {
             guard !isRunning, !stops else { return }
             self.step = step
             isAwake = true
@@ -52,21 +34,21 @@ final class JobsRunner: @unchecked Sendable {
     }
 
     func wake() {
-        locked {
+        monitor.locked {
             isAwake = true
-            pthread_cond_broadcast(condition)
+            monitor.wake()
         }
     }
 
     /// True once `stop` was called: a long batch ends early.
-    var isStopping: Bool { locked { stops } }
+    var isStopping: Bool { monitor.locked { stops } }
 
     /// Ends the thread after the batch that it is at.
     func stop() {
-        locked {
+        monitor.locked {
             stops = true
-            pthread_cond_broadcast(condition)
-            while isRunning { pthread_cond_wait(condition, mutex) }
+            monitor.wake()
+            while isRunning { monitor.wait() }
             step = nil
         }
     }
@@ -78,26 +60,19 @@ final class JobsRunner: @unchecked Sendable {
             // Whoever waits for the tree's lock gets it between two batches.
             sched_yield()
         }
-        locked {
+        monitor.locked {
             isRunning = false
-            pthread_cond_broadcast(condition)
+            monitor.wake()
         }
     }
 
     private func next(after wanted: Step) -> (() -> Step)? {
-        locked {
+        monitor.locked {
             if case .wait(let milliseconds) = wanted {
-                var deadline = timespec()
-                clock_gettime(CLOCK_MONOTONIC, &deadline)
-                let nanoseconds = deadline.tv_nsec + (milliseconds ?? 0) % 1000 * 1_000_000
-                deadline.tv_sec += (milliseconds ?? 0) / 1000 + nanoseconds / 1_000_000_000
-                deadline.tv_nsec = nanoseconds % 1_000_000_000
-                while !isAwake, !stops {
-                    if milliseconds == nil {
-                        pthread_cond_wait(condition, mutex)
-                    } else if pthread_cond_timedwait(condition, mutex, &deadline) == ETIMEDOUT {
-                        break
-                    }
+                if let milliseconds {
+                    _ = monitor.wait(milliseconds: milliseconds) { isAwake || stops }
+                } else {
+                    while !isAwake, !stops { monitor.wait() }
                 }
             }
             isAwake = false
@@ -109,25 +84,19 @@ final class JobsRunner: @unchecked Sendable {
 
     /// A job cannot go on just now: it is tried again after so many milliseconds.
     func hold(_ kind: JobKind, _ what: String, milliseconds: Int) {
-        locked { obstacles[kind] = (what, Self.now + milliseconds) }
+        monitor.locked { obstacles[kind] = (what, Self.now + milliseconds) }
     }
 
-    func goOn(_ kind: JobKind) { locked { obstacles[kind] = nil } }
+    func goOn(_ kind: JobKind) { monitor.locked { obstacles[kind] = nil } }
 
-    func obstacle(of kind: JobKind) -> String? { locked { obstacles[kind]?.what } }
+    func obstacle(of kind: JobKind) -> String? { monitor.locked { obstacles[kind]?.what } }
 
     /// Milliseconds until a job is to be tried again; 0 for now.
-    func delay(of kind: JobKind) -> Int { locked { obstacles[kind].map { max(0, $0.until - Self.now) } ?? 0 } }
+    func delay(of kind: JobKind) -> Int { monitor.locked { obstacles[kind].map { max(0, $0.until - Self.now) } ?? 0 } }
 
     private static var now: Int {
         var time = timespec()
         clock_gettime(CLOCK_MONOTONIC, &time)
         return time.tv_sec * 1000 + time.tv_nsec / 1_000_000
-    }
-
-    private func locked<R>(_ body: () -> R) -> R {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        return body()
     }
 }

@@ -2,6 +2,7 @@ internal import Glibc
 internal import Keyring
 internal import Storage
 internal import Synchronization
+internal import Threads
 
 /// Carrying jobs on: the most urgent one, a batch at a time.
 extension SecretTree {
@@ -16,6 +17,8 @@ extension SecretTree {
     }
 
     private func stepInBackground() -> JobsRunner.Step {
+        // Of a store that cannot be trusted nothing is changed, and nothing erased.
+        guard (try? soundness.wait()) != nil else { return .wait(nil) }
         if inheritsHolds, isInOrder.compareExchange(expected: false, desired: true, ordering: .relaxed).exchanged {
             // What fails now is tried again at the next opening.
             try? putInOrder(now: .now())

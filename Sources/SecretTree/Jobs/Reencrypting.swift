@@ -2,6 +2,7 @@ internal import Keyring
 internal import Sodium
 internal import Storage
 internal import Synchronization
+internal import Threads
 
 /// Re-encrypting: nodes in the order of their numbers. Small contents go many to a transaction; a large one is copied
 /// aside, a few maps a transaction, and takes the old one's place in one.

@@ -1,6 +1,7 @@
 internal import Keyring
 internal import Sodium
 internal import Storage
+internal import Threads
 
 /// Rewrapping: envelopes in the order of their contents' numbers, a batch a transaction.
 extension SecretTree {

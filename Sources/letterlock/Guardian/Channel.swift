@@ -21,7 +21,8 @@ struct Channel: Sendable {
         case check = 0x43
         /// Here is the mount.
         case mount = 0x4d
-        /// The predecessor is gone: open the store. Code 1 if it has only just gone, and readers wait.
+        /// The predecessor is gone: open the store. Code 1 if it has only just gone, found
+        /// nothing wrong with it, and readers wait.
         case go = 0x47
         /// Answer what you have begun, close the store and end; somebody else goes on.
         case leave = 0x4c

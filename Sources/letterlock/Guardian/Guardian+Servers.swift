@@ -4,21 +4,22 @@ import Sodium
 
 /// Starting servers, one after the other.
 extension Guardian {
-    func startServer() throws(Failure) {
+    /// - Parameter isAwaited: Readers wait, and the server before it had found nothing wrong with the store.
+    func startServer(isAwaited: Bool = false) throws(Failure) {
         board.servers += 1
         defer { spare = nil }
-        if let spare, tellToGo(spare) { return }
-        tellToGo(try makeServer(program))
+        if let spare, tellToGo(spare, isAwaited: isAwaited) { return }
+        tellToGo(try makeServer(program), isAwaited: isAwaited)
         passphrase.map { _ = close($0) }
         passphrase = nil
     }
 
     /// False if it is not there any more.
     @discardableResult
-    func tellToGo(_ server: ServerChild) -> Bool {
+    func tellToGo(_ server: ServerChild, isAwaited: Bool) -> Bool {
         current = server
         // What a server leaves behind when it dies is opened under the same lock.
-        return server.channel.send(.go, code: stage == .starting ? 0 : 1, descriptor: lock)
+        return server.channel.send(.go, code: isAwaited ? 1 : 0, descriptor: lock)
     }
 
     /// Starts the next server while nobody waits for it: of what a successor has to do before it can open the store,
@@ -99,14 +100,16 @@ extension Guardian {
         board.lastEnd = "process \(server.process) has \(Self.words(status))\(why)"
         log.warn("the server of \(request.mountpoint): \(board.lastEnd)")
         if upgradeIsUnderWay { endUpgrade(server.failure ?? Failure("the new server has \(Self.words(status))")) }
-        guard restarts.allows(afterServing: server.isServing, status: status) else {
+        // What it had served it should not have: it has found out later that it could not.
+        let hasServed = server.isServing && server.failure == nil
+        guard restarts.allows(afterServing: hasServed, status: status) else {
             takeAway()
             throw Failure(
                 "the server of \(request.mountpoint) does not come back: unmounted after \(board.restarts) restarts; "
                     + "the last one has \(Self.words(status))\(why)", code: server.failure?.code ?? .failed)
         }
         board.restarts += 1
-        try startServer()
+        try startServer(isAwaited: hasServed)
     }
 
     // MARK: Upgrades

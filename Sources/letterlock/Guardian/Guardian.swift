@@ -226,11 +226,11 @@ final class Guardian {
         if stage == .handingOver {
             stage = .serving
             guard let candidate else {
-                try startServer()
+                try startServer(isAwaited: server.failure == nil)
                 return false
             }
             self.candidate = nil
-            tellToGo(candidate)
+            tellToGo(candidate, isAwaited: server.failure == nil)
             return false
         }
         if status == 0 {

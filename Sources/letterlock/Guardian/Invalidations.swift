@@ -1,4 +1,5 @@
 import Glibc
+import Threads
 
 /// Has the kernel drop pages, for the servers, in a thread of the guardian's.
 ///
@@ -13,19 +14,8 @@ enum Invalidations {
     ///
     /// - Parameter connection: The connection to the kernel; stays open as long as the process.
     static func start(_ socket: Int32, connection: Int32) throws(Failure) {
-        let argument = UnsafeMutablePointer<(Int32, Int32)>.allocate(capacity: 1)
-        argument.initialize(to: (socket, connection))
-        var thread = pthread_t()
-        let number = pthread_create(
-            &thread, nil,
-            { argument in
-                guard let argument else { return nil }
-                let (socket, connection) = argument.assumingMemoryBound(to: (Int32, Int32).self).pointee
-                Invalidations.serve(socket, connection)
-                return nil
-            }, argument)
+        let number = startThread { serve(socket, connection) }
         guard number == 0 else { throw Failure("cannot start a thread", errno: number) }
-        pthread_detach(thread)
     }
 
     private static func serve(_ socket: Int32, _ connection: Int32) {

@@ -3,6 +3,7 @@ import Fuse
 import Glibc
 import SecretFS
 import Synchronization
+import Threads
 
 /// The thread beside a server's workers: brings the mount to disk now and then, locks it when it
 /// is idle, and does what the guardian says.
@@ -32,19 +33,8 @@ final class Caretaker: Sendable {
     var isLeaving: Bool { leaves.load(ordering: .acquiring) }
 
     func start() throws(Failure) {
-        var thread = pthread_t()
-        let this = Unmanaged.passRetained(self)
-        let number = pthread_create(
-            &thread, nil,
-            { argument in
-                Unmanaged<Caretaker>.fromOpaque(argument!).takeRetainedValue().run()
-                return nil
-            }, this.toOpaque())
-        guard number == 0 else {
-            this.release()
-            throw Failure("cannot start a thread", errno: number)
-        }
-        pthread_detach(thread)
+        let number = startThread { self.run() }
+        guard number == 0 else { throw Failure("cannot start a thread", errno: number) }
     }
 
     private func run() {

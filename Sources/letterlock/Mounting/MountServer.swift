@@ -89,8 +89,8 @@ struct MountServer {
             channel.send(.opened)
         } else {
             let hasKey = keyring.hasSharedKey
-            // Readers wait for a successor, so it looks at the records beside them. What lay there unwatched is looked
-            // at first.
+            // Readers wait for a successor, so it looks at the records beside them. The one after it, should it find
+            // something, looks first, as is done with what lay there unwatched.
             let endsItself: @Sendable (Failure) -> Void = { failure in
                 keyring.log.warn(failure.message)
                 channel.fail(failure)
@@ -98,7 +98,7 @@ struct MountServer {
             }
             let (opened, store) = try keyring.open(
                 hasKey ? nil : try request.keys.service(), takesOver: !isFirst,
-                whenUnsound: isAwaited ? endsItself : nil)
+                whenUnsound: isAwaited && !isFirst ? endsItself : nil)
             for warning in store.warnings where isFirst { channel.send(.warning, warning) }
             fileSystem = opened
             name = store.keyring.name

@@ -131,11 +131,12 @@ final class ServedKeyring: Sendable {
         FrontDoor.Keeper(
             open: { [self] secret throws(Errno) in try unlock(secret) },
             close: { [self] fileSystem in
+                // First: whoever comes after this server, should it die now, is locked.
+                shared.wipe()
+                board.isLocked = true
                 fileSystem.leave()
                 audit.withLock { $0 }?.detach()
                 try? close(leavesLock: true)
-                shared.wipe()
-                board.isLocked = true
                 log.note("\(request.mountpoint) is locked")
             },
             describe: { [self] in

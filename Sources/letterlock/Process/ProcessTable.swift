@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import Synchronization
+import Threads
 
 /// Other processes, by /proc.
 enum ProcessTable {
@@ -12,19 +13,8 @@ enum ProcessTable {
     /// are found.
     static func users(of path: String, limit: Int = 5) -> [String] {
         let found = Found()
-        let thread = Unmanaged.passRetained(Search(path: path, limit: limit, found: found))
-        var identifier = pthread_t()
-        let number = pthread_create(
-            &identifier, nil,
-            { argument in
-                Unmanaged<Search>.fromOpaque(argument!).takeRetainedValue().run()
-                return nil
-            }, thread.toOpaque())
-        guard number == 0 else {
-            thread.release()
-            return []
-        }
-        pthread_detach(identifier)
+        let search = Search(path: path, limit: limit, found: found)
+        guard startThread({ search.run() }) == 0 else { return [] }
         for _ in 0..<lookingLimit * 1000 where !found.isComplete { usleep(1000) }
         return found.users
     }
