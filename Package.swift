@@ -46,7 +46,8 @@ let package = Package(
         room("Keyring", ["Sodium", "CLinux"]),
         // Loaded when it is needed, and so not linked: see its header.
         .target(name: "CCurl", linkerSettings: [.linkedLibrary("dl")]),
-        room("KeyServices", ["Keyring", "Sodium", "CCurl"]),
+        .target(name: "CPKCS11", linkerSettings: [.linkedLibrary("dl")]),
+        room("KeyServices", ["Keyring", "Sodium", "CCurl", "CPKCS11"]),
         room("Storage", ["Threads", "CSQLite", "CLinux"]),
         room("SecretTree", ["Threads", "Keyring", "Storage", "Sodium", "CLinux"]),
         room("Fuse", ["Threads", "CFuse", "CLinux"]),

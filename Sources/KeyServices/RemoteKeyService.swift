@@ -16,13 +16,16 @@ public enum RemoteKeyServices {
         case .vault: try VaultService(text)
         case .awskms: try KMSService(text)
         case .age: try AgeService(text)
-        case .passphrase, .keyfile, .pkcs11, .tpm2, .recovery:
+        case .pkcs11: try PKCS11Service(text)
+        case .passphrase, .keyfile, .tpm2, .recovery:
             throw .serviceUnavailable("key service '\(kind.name)' is not supported by this version")
         }
     }
 
     /// Environment variables that name a file: a server in the background has another working directory.
-    public static let fileVariables = VaultSettings.fileVariables + AWSSettings.fileVariables + AgeService.fileVariables
+    public static let fileVariables =
+        VaultSettings.fileVariables + AWSSettings.fileVariables + AgeService.fileVariables
+        + PKCS11Service.fileVariables
 
     /// What names a service in any working directory.
     public static func pinned(_ kind: KeySlotKind, _ text: String, _ absolute: (String) -> String) -> String {

@@ -31,3 +31,19 @@ struct RemoteSlot {
         return [UInt8(truncatingIfNeeded: count), UInt8(truncatingIfNeeded: count >> 8)] + ciphertext + local
     }
 }
+
+extension SlotContext {
+    /// `length 8 | part` for whom it is, what it is for, the store and the keyring: what a service is told to bind.
+    var bytes: [UInt8] {
+        var bytes: [UInt8] = []
+        func append(_ part: [UInt8]) {
+            withUnsafeBytes(of: UInt64(part.count).littleEndian) { bytes += $0 }
+            bytes += part
+        }
+        append(Array("letterlock".utf8))
+        append(Array(purpose.rawValue.utf8))
+        store.withUnsafeBytes { append([UInt8]($0)) }
+        append(Array(keyring.utf8))
+        return bytes
+    }
+}

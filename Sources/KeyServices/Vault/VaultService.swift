@@ -111,19 +111,9 @@ public final class VaultService: RemoteKeyService {
         Array(ciphertext.dropFirst("vault:v".utf8.count).prefix { $0 != UInt8(ascii: ":") })
     }
 
-    /// `length 8 | part` for what it is for, the store and the keyring.
     private static func appendContext(_ context: SlotContext, to body: inout SecretText) {
-        var bytes: [UInt8] = []
-        func append(_ part: [UInt8]) {
-            withUnsafeBytes(of: UInt64(part.count).littleEndian) { bytes += $0 }
-            bytes += part
-        }
-        append(Array("letterlock".utf8))
-        append(Array(context.purpose.rawValue.utf8))
-        context.store.withUnsafeBytes { append([UInt8]($0)) }
-        append(Array(context.keyring.utf8))
         body.append("\",\"context\":\"")
-        bytes.withUnsafeBytes { body.append(base64: $0) }
+        context.bytes.withUnsafeBytes { body.append(base64: $0) }
         body.append("\"}")
     }
 }

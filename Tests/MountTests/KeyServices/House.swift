@@ -35,13 +35,14 @@ extension ServiceHouse {
 
 /// All that there are.
 enum House: String, CaseIterable {
-    case passphrase, keyfile, age, openBao, moto, miniStack
+    case passphrase, keyfile, age, softHSM, openBao, moto, miniStack
 
     func open(_ work: Workspace) throws -> any ServiceHouse {
         switch self {
         case .passphrase: PassphraseHouse()
         case .keyfile: KeyfileHouse(work: work)
         case .age: AgeHouse(work: work)
+        case .softHSM: HSMHouse(hsm: try SoftHSM(work))
         case .openBao: BaoHouse(bao: try Bao(work))
         case .moto: try CloudHouse(work, .moto)
         case .miniStack: try CloudHouse(work, .ministack)
@@ -50,7 +51,7 @@ enum House: String, CaseIterable {
 
     var isInstalled: Bool {
         switch self {
-        case .passphrase, .keyfile, .age: true
+        case .passphrase, .keyfile, .age, .softHSM: true
         case .openBao: Bao.isInstalled
         case .moto, .miniStack: Cloud.isInstalled
         }
@@ -87,6 +88,23 @@ struct AgeHouse: ServiceHouse {
     }
     func service() throws -> any KeyService { try service("identity") }
     func otherService() throws -> any KeyService { try service("other-identity") }
+}
+
+struct HSMHouse: ServiceHouse {
+    let hsm: SoftHSM
+
+    private func service(_ uri: String) throws -> any KeyService { try PKCS11Service(uri) { _ in nil } }
+    func service() throws -> any KeyService { try service(hsm.uri()) }
+    func otherService() throws -> any KeyService {
+        try hsm.makeKey("other", "02")
+        return try service(hsm.uri("other"))
+    }
+    func strangersService() throws -> (any KeyService)? {
+        try put("0000\n", hsm.workspace("wrong-pin"), mode: 0o600)
+        return try service(hsm.uri(pin: "wrong-pin"))
+    }
+    func absentService() throws -> (any KeyService)? { try service(hsm.uri().replacing("token=t", with: "token=u")) }
+    func disableKey() throws -> Bool { false }
 }
 
 struct BaoHouse: ServiceHouse {
