@@ -29,6 +29,10 @@ struct Transaction: RecordSource {
     var prepared: PreparedLifecycle?
     /// A change that gives space back may use the store's reserve.
     var freesSpace = false
+    /// It is put together without the tree's lock, to be committed by another one.
+    var rehearsal: Rehearsal?
+    /// What this one commits besides.
+    var rehearsed: Rehearsed?
     /// Not what somebody asked for, but what comes before or after it: the witness is not told.
     var isAside = false
 
@@ -45,7 +49,14 @@ struct Transaction: RecordSource {
             guard let pending else { throw .notFound }
             return pending
         }
-        return try tree.node(id)
+        guard let rehearsal else { return try tree.node(id) }
+        let record = RecordKey(.node, id.rawValue)
+        guard let value = try rehearsal.value(of: record) else { throw .notFound }
+        guard
+            let node = value.withUnsafeBytes({ tree.seals.records.open(record, $0) { NodeRecord($0) } }),
+            node.attributes.id == id
+        else { throw tree.tampered(record, id, "does not authenticate") }
+        return node
     }
 
     func directory(_ id: NodeID) throws(TreeError) -> NodeRecord {
@@ -77,6 +88,7 @@ struct Transaction: RecordSource {
     }
 
     mutating func newContentID() -> UInt64 {
+        if let rehearsal { return rehearsal.newContent() }
         defer { root.nextContent += 1 }
         return root.nextContent
     }
@@ -90,14 +102,19 @@ struct Transaction: RecordSource {
     func open<R>(
         _ record: RecordKey, of owner: NodeID, _ body: (UnsafeRawBufferPointer) -> R?
     ) throws(TreeError) -> R? {
-        guard let pending = staged[record] else { return try tree.open(record, of: owner, body) }
-        guard let value = pending else { return nil }
-        return value.withUnsafeBytes { tree.seals.records.open(record, $0, body) }
+        if staged[record] == nil, rehearsal == nil { return try tree.open(record, of: owner, body) }
+        return try read(record) { value in value.flatMap { tree.seals.records.open(record, $0, body) } }
     }
 
     /// A record's bytes as this transaction will leave them.
     func read<R>(_ record: RecordKey, _ body: (UnsafeRawBufferPointer?) -> R) throws(TreeError) -> R {
-        guard let pending = staged[record] else { return try tree.read(record, body) }
+        let known: [UInt8]??
+        if let pending = staged[record] {
+            known = pending
+        } else {
+            known = try rehearsal.map { rehearsal throws(TreeError) in try rehearsal.value(of: record) }
+        }
+        guard let pending = known else { return try tree.read(record, body) }
         guard let value = pending else { return body(nil) }
         return value.withUnsafeBytes { body($0) }
     }
@@ -148,16 +165,15 @@ extension SecretTree {
 
     private func commit(_ transaction: inout Transaction) throws(TreeError) {
         transaction.sealNodes()
-        guard !transaction.staged.isEmpty else { return }
+        guard !transaction.staged.isEmpty || transaction.rehearsed != nil else { return }
         var root = transaction.root
         root.epoch += 1
         var batch = RecordBatch()
         batch.freesSpace = transaction.freesSpace
         var elements: [(record: RecordKey, old: HashSum?, new: HashSum?)] = []
-        elements.reserveCapacity(transaction.staged.count)
-        for (record, value) in transaction.staged {
-            let old = try countedElement(of: record)
-            let new = value.map { value in value.withUnsafeBytes { seals.freshness.element(record, value: $0) } }
+        let rehearsed = transaction.rehearsed?.changes ?? []
+        elements.reserveCapacity(transaction.staged.count + rehearsed.count)
+        func count(_ record: RecordKey, _ value: [UInt8]?, _ old: HashSum?, _ new: HashSum?) {
             if let value { batch.put(record, value) } else { batch.delete(record) }
             if let old {
                 root.sum -= old
@@ -168,6 +184,12 @@ extension SecretTree {
                 root.recordCount += 1
             }
             elements.append((record, old, new))
+        }
+        for change in rehearsed { count(change.record, change.value, change.old, change.new) }
+        for (record, value) in transaction.staged {
+            let old = try countedElement(of: record)
+            let new = value.map { value in value.withUnsafeBytes { seals.freshness.element(record, value: $0) } }
+            count(record, value, old, new)
         }
         let rootKey = RecordKey(.root)
         batch.put(rootKey, seals.root.sealed(rootKey, byteCount: Root.byteCount) { root.put(into: $0) })
@@ -199,6 +221,10 @@ extension SecretTree {
             for record in transaction.staged.keys { state.suspects[record] = nil }
         }
         for (id, node) in transaction.nodes { cache[id] = node }
+        for (id, node) in transaction.rehearsed?.nodes ?? [:] { cache[id] = node }
+        // A change of the keys ends all rehearsals.
+        if transaction.prepared != nil { state.touched = nil }
+        state.touched?.formUnion(transaction.staged.keys)
         for (version, change) in transaction.versionChanges { state.versionCounts[version, default: 0] += change }
         state.orphans.formUnion(transaction.newOrphans)
         state.orphans.subtract(transaction.endedOrphans)

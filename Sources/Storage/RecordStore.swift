@@ -6,6 +6,12 @@ public protocol RecordStore: AnyObject, Sendable {
     /// Calls `body` with the record's bytes, valid in the call only, or with nil if there is no such record.
     func read<R>(_ key: RecordKey, _ body: (UnsafeRawBufferPointer?) -> R) throws(StorageError) -> R
 
+    /// Begins to read many records in a row.
+    func session() throws(StorageError) -> any ReadingSession
+
+    /// Waits until there is room for more changes, so that no commit has to: for those who write much, between two batches.
+    func relieve() throws(StorageError)
+
     /// Visits the records of a range in key order, all as of one moment, until `body` answers false.
     ///
     /// - Parameter prefix: how many bytes of each value are wanted at most; `Int.max` for all.
@@ -86,6 +92,21 @@ extension RecordStore {
     public static var blockByteCount: Int { storeBlockByteCount }
 
     public func commit(_ batch: RecordBatch) throws(StorageError) { try commit(batch, then: {}) }
+
+    public func session() throws(StorageError) -> any ReadingSession { PlainSession(of: self) }
+
+    public func relieve() throws(StorageError) {}
+}
+
+/// Of a store in which reads in a row cost no less than single ones.
+private final class PlainSession<Store: RecordStore>: ReadingSession {
+    private let store: Store
+
+    init(of store: Store) { self.store = store }
+
+    func read<R>(_ key: RecordKey, _ body: (UnsafeRawBufferPointer?) -> R) throws(StorageError) -> R {
+        try store.read(key, body)
+    }
 }
 
 /// The size of a block.

@@ -148,7 +148,7 @@ final class RecordTable: @unchecked Sendable {
         return lines == ["ok"] ? [] : lines
     }
 
-    private func takeReader() throws(StorageError) -> Reader {
+    func takeReader() throws(StorageError) -> Reader {
         let idle = try lock.locked { () throws(StorageError) -> Reader? in
             guard !isClosed else { throw .closed }
             return idleReaders.popLast()
@@ -157,7 +157,7 @@ final class RecordTable: @unchecked Sendable {
         return try Reader(Connection(path, mode))
     }
 
-    private func giveBack(_ reader: Reader) {
+    func giveBack(_ reader: Reader) {
         lock.locked {
             if !isClosed, idleReaders.count < Self.idleReaderLimit { idleReaders.append(reader) }
         }

@@ -7,37 +7,38 @@ internal import Threads
 /// Re-encrypting: nodes in the order of their numbers. Small contents go many to a transaction; a large one is copied
 /// aside, a few maps a transaction, and takes the old one's place in one.
 extension SecretTree {
-    /// What is done while others wait: so many nodes, or so many bytes.
-    private static let nodeLimit = 32
-    private static let byteLimit = 128 * 1024
-    private static let scanLimit = 2048
+    /// So many nodes are looked at in one batch, or so many bytes; and so many if everyone has to wait for it.
+    private static let nodeLimit = 128
+    private static let byteLimit = 512 * 1024
+    private static let lockedLimit = 32
+    private static let lockedByteLimit = 128 * 1024
 
     func reencryptBatch(_ kind: JobKind, now: Timestamp) throws(TreeError) {
         guard let job = lock.reading({ state.jobs[kind] }), job.progress.state == .running else { return }
         let (nodes, last) = try nodesToReencrypt(job)
-        var large: NodeID?
-        try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
-            large = nil
-            guard var job = transaction.running(kind) else { return }
+        let large = try carryOn(kind, now: now, contents: nodes.count) {
+            (transaction: inout Transaction, job, batch: inout JobBatch) throws(TreeError) in
+            let isHoldingUp = transaction.rehearsal == nil
+            let byteLimit = isHoldingUp ? Self.lockedByteLimit : Self.byteLimit
             var bytes = 0
-            var done = job.cursor
-            for id in nodes {
-                guard bytes < Self.byteLimit else { break }
-                switch try transaction.reencryptSmall(id, job, &bytes) {
-                case .done: job.progress.done += 1
-                case .failed: job.progress.failed += 1
-                case .nothing, .held: break
-                case .isLarge: large = id
+            for id in isHoldingUp ? nodes.prefix(Self.lockedLimit) : nodes[...] where bytes < byteLimit {
+                let outcome = try transaction.step { (transaction: inout Transaction) throws(TreeError) in
+                    try transaction.reencryptSmall(id, job, &bytes)
                 }
-                if large != nil { break }
-                done = id.rawValue
+                switch outcome {
+                case .done: batch.done += 1
+                case .failed: batch.failed += 1
+                case .nothing, .held: break
+                case .isLarge:
+                    batch.large = id
+                    return
+                }
+                batch.cursor = id.rawValue
             }
             // Everything up to the last node that was looked at is done, unless the batch stopped before.
-            let isWhole = large == nil && done == (nodes.last?.rawValue ?? job.cursor)
-            job.cursor = isWhole ? max(done, last ?? done) : done
-            job.progress.total = max(job.progress.total, job.progress.done + job.progress.failed)
-            if isWhole, last == nil { transaction.endPass(&job) }
-            transaction.set(job)
+            guard batch.cursor == nodes.last?.rawValue ?? batch.cursor else { return }
+            batch.cursor = max(batch.cursor, last ?? batch.cursor)
+            batch.isEnd = last == nil
         }
         if let large { try reencryptLarge(large, kind) }
     }

@@ -5,36 +5,44 @@ internal import Threads
 
 /// Rewrapping: envelopes in the order of their contents' numbers, a batch a transaction.
 extension SecretTree {
-    /// So many envelopes are looked at, and so many wrapped, while others wait.
+    /// So many envelopes are looked at, and so many wrapped, in one batch; and so many if everyone has to wait for it.
     private static let scanLimit = 4096
-    private static let batchLimit = 96
+    private static let batchLimit = 512
+    private static let lockedLimit = 96
 
     func rewrapBatch(now: Timestamp) throws(TreeError) {
         guard let job = lock.reading({ state.jobs[.rewrap] }), job.progress.state == .running else { return }
-        let (contents, cursor) = try contentsToRewrap(job)
-        try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
-            guard var job = transaction.running(.rewrap) else { return }
-            for content in contents {
-                do throws(TreeError) {
-                    if try transaction.rewrap(content, from: job.progress.version) { job.progress.done += 1 }
-                } catch {
-                    switch error {
-                    case .tampered, .key: job.progress.failed += 1
-                    default: throw error
+        let page = try contentsToRewrap(job)
+        _ = try carryOn(.rewrap, now: now) {
+            (transaction: inout Transaction, job, batch: inout JobBatch) throws(TreeError) in
+            let isHoldingUp = transaction.rehearsal == nil
+            for (content, envelope) in isHoldingUp ? page.found.prefix(Self.lockedLimit) : page.found[...] {
+                transaction.rehearsal?.note(RecordKey(.envelope, content), envelope)
+                try transaction.step { (transaction: inout Transaction) throws(TreeError) in
+                    do throws(TreeError) {
+                        if try transaction.rewrap(content, from: job.progress.version) { batch.done += 1 }
+                    } catch {
+                        switch error {
+                        case .tampered, .key: batch.failed += 1
+                        default: throw error
+                        }
                     }
                 }
+                batch.cursor = content
             }
-            job.progress.total = max(job.progress.total, job.progress.done + job.progress.failed)
-            if let cursor { job.cursor = cursor } else { transaction.endPass(&job) }
-            transaction.set(job)
+            guard batch.cursor == page.found.last?.content ?? batch.cursor else { return }
+            batch.cursor = page.cursor ?? batch.cursor
+            batch.isEnd = page.cursor == nil
         }
     }
 
-    /// The next contents whose wrap is not the primary's, and the number up to which everything is looked at; nil if
-    /// that is the end.
-    private func contentsToRewrap(_ job: JobRecord) throws(TreeError) -> ([UInt64], UInt64?) {
+    /// The next contents whose wrap is not the primary's, with their envelopes, and the number up to which everything is
+    /// looked at; nil if that is the end.
+    private func contentsToRewrap(_ job: JobRecord) throws(TreeError) -> (
+        found: [(content: UInt64, envelope: [UInt8])], cursor: UInt64?
+    ) {
         guard job.cursor < job.end else { return ([], nil) }
-        var found: [UInt64] = []
+        var found: [(content: UInt64, envelope: [UInt8])] = []
         var looked = 0
         var cursor: UInt64?
         let sources = Set(
@@ -42,9 +50,11 @@ extension SecretTree {
         let range =
             RecordKey(.envelope, job.cursor + 1)...RecordKey(.envelope, job.end, high: .max, low: .max)
         do {
-            try store.scan(range, prefix: Envelope.bareByteCount) { record, value in
+            try store.scan(range, prefix: .max) { record, value in
                 looked += 1
-                if value.count >= 4, sources.contains(Envelope.version(value)) { found.append(record.owner) }
+                if value.count >= 4, sources.contains(Envelope.version(value)) {
+                    found.append((record.owner, [UInt8](value)))
+                }
                 guard looked < Self.scanLimit, found.count < Self.batchLimit else {
                     cursor = record.owner
                     return false
