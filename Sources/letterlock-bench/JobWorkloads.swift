@@ -28,9 +28,20 @@ extension Workload {
                 return try duration { try letterlock.finish("rewrap", "start") } * 1000
             }, targets: [.number(1000, "1 s")]),
         Workload(
-            name: "reencrypt-many", title: "give very many files of 4 KiB new keys and new ciphertext",
-            unit: .milliseconds, takes: { $0.name == "letterlock" }, prepare: prepareFiles,
+            name: "rotate-many", title: "rotate the key that protects very many files", unit: .milliseconds,
+            takes: { $0.name == "letterlock" }, prepare: prepareFiles,
+            measure: { subject, _ in
+                guard let letterlock = subject as? Letterlock else { return .nan }
+                return try duration { try letterlock.rotate() } * 1000
+            }, targets: [.number(5, "5 ms")]),
+        Workload(
+            name: "reencrypt-many",
+            title: "give very many files of 4 KiB new keys and new ciphertext, or copy them to a new file system",
+            unit: .milliseconds, takes: { $0.name == "letterlock" || $0 is GoCryptFS }, prepare: prepareFiles,
             measure: { subject, settings in
+                if let peer = subject as? GoCryptFS {
+                    return try peer.copyTime(of: subject.smallDirectory(of: count(settings)))
+                }
                 guard let letterlock = subject as? Letterlock else { return .nan }
                 let name = subject.smallDirectory(of: count(settings)).dropFirst(subject.path.count)
                 return try duration { try letterlock.finish("reencrypt", "start path=\(name)") } * 1000
@@ -38,11 +49,15 @@ extension Workload {
         Workload(
             name: "reencrypt-large", title: "give a large file a new key and new ciphertext",
             unit: .mebibytesPerSecond, takes: { $0.name == "letterlock" },
-            prepare: { subject, settings in try subject.prepareLarge(byteCount: settings.largeByteCount) },
+            prepare: { subject, settings in
+                guard subject.prepared.insert("huge").inserted else { return }
+                _ = try LargeFile.write(
+                    subject.path + "/huge", byteCount: settings.hugeByteCount, flags: O_CREAT | O_TRUNC)
+            },
             measure: { subject, settings in
                 guard let letterlock = subject as? Letterlock else { return .nan }
-                let time = try duration { try letterlock.finish("reencrypt", "start path=/large") }
-                return Double(settings.largeByteCount >> 20) / time
+                let time = try duration { try letterlock.finish("reencrypt", "start path=/huge") }
+                return Double(settings.hugeByteCount >> 20) / time
             }, targets: [.number(200, "200 MiB/s")]),
         Workload(
             name: "rewrap-p99",
@@ -85,6 +100,24 @@ extension Workload {
         }
         times.sort()
         return times[times.count * 99 / 100]
+    }
+}
+
+extension GoCryptFS {
+    /// What it takes to change every key: another file system with keys of its own, and everything copied to it. Without
+    /// the time that making and mounting it takes.
+    fileprivate func copyTime(of directory: String) throws -> Double {
+        let new = GoCryptFS(workspace: workspace + "-new", log: log)
+        defer {
+            new.unmount()
+            new.remove()
+        }
+        try new.create()
+        try new.mount()
+        return try duration {
+            try Process.run(["cp", "-r", directory, new.path], environment: [:], log: log)
+            sync()
+        } * 1000
     }
 }
 

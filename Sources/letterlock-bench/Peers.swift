@@ -36,7 +36,7 @@ final class Limit: Served {
 }
 
 final class GoCryptFS: Served {
-    private let workspace: String
+    let workspace: String
 
     init(workspace: String, log: String) {
         self.workspace = workspace

@@ -32,13 +32,14 @@ struct Settings: Sendable {
     var manyCount = 100_000
     var createCount = 2000
     var largeByteCount = 256 << 20
+    var hugeByteCount = 1 << 30
     var randomByteCount = 64 << 20
     var randomWriteCount = 5000
     var killCount = 100
 
     static let quick = Settings(
         rounds: 1, seconds: 0.1, smallCount: 500, manyCount: 2000, createCount: 200, largeByteCount: 16 << 20,
-        randomByteCount: 8 << 20, randomWriteCount: 500, killCount: 5)
+        hugeByteCount: 32 << 20, randomByteCount: 8 << 20, randomWriteCount: 500, killCount: 5)
 }
 
 /// A figure to be reached: a number, or a share of another subject's.
