@@ -8,7 +8,7 @@ func withAssociatedData<R>(
 {
     let label = UnsafeRawBufferPointer(start: label.utf8Start, count: label.utf8CodeUnitCount)
     let byteCount = 8 + label.count + parts.reduce(0) { $0 + 8 + $1.count }
-    return withUnsafeTemporaryAllocation(byteCount: byteCount, alignment: 8) { data in
+    return withTemporaryBytes(byteCount) { data in
         var place = 0
         func append(_ part: UnsafeRawBufferPointer) {
             data.storeBytes(of: UInt64(part.count).littleEndian, toByteOffset: place, as: UInt64.self)

@@ -33,8 +33,7 @@ final class RecordSeal: Sendable {
     func open<R>(_ record: RecordKey, _ value: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) -> R?) -> R? {
         guard value.count >= Self.overheadByteCount else { return nil }
         let byteCount = value.count - Self.overheadByteCount
-        return withUnsafeTemporaryAllocation(byteCount: max(byteCount, 1), alignment: 8) { memory in
-            let plaintext = memory.part(0, byteCount)
+        return withTemporaryBytes(byteCount) { plaintext in
             defer { Memory.wipe(plaintext) }
             let opened = withAssociatedData(record) { data in
                 key.withKey { key in
@@ -72,7 +71,7 @@ func withBinding<R>(
 ) -> R {
     let labelCount = label.utf8CodeUnitCount
     let byteCount = 24 + labelCount + 16 + RecordKey.byteCount
-    return withUnsafeTemporaryAllocation(byteCount: byteCount, alignment: 8) { data in
+    return withTemporaryBytes(byteCount) { data in
         data.put(UInt64(labelCount), at: 0)
         data.put(UnsafeRawBufferPointer(start: label.utf8Start, count: labelCount), at: 8)
         data.put(UInt64(16), at: 8 + labelCount)

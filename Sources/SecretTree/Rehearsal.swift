@@ -53,7 +53,7 @@ struct Rehearsed {
     fileprivate(set) var nodes: [NodeID: NodeRecord?] = [:]
     fileprivate var versionChanges: [KEKVersion: Int] = [:]
     /// All that it goes by.
-    fileprivate var records: Set<RecordKey> = []
+    fileprivate var records: [RecordKey] = []
 }
 
 extension SecretTree {
@@ -113,7 +113,7 @@ extension Transaction {
         }
         rehearsed.nodes = nodes
         rehearsed.versionChanges = versionChanges
-        rehearsed.records = Set(rehearsal.records)
+        rehearsed.records = Array(rehearsal.records)
         return rehearsed
     }
 
@@ -121,7 +121,8 @@ extension Transaction {
     ///
     /// - Returns: false, and nothing is taken, if it is not true any more.
     mutating func take(_ rehearsed: Rehearsed) -> Bool {
-        guard let touched = tree.state.touched, tree.state.suspects.isEmpty, touched.isDisjoint(with: rehearsed.records)
+        guard let touched = tree.state.touched, tree.state.suspects.isEmpty,
+            touched.isEmpty || !rehearsed.records.contains(where: touched.contains)
         else { return false }
         self.rehearsed = rehearsed
         for (version, change) in rehearsed.versionChanges { versionChanges[version, default: 0] += change }

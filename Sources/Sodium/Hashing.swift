@@ -48,13 +48,14 @@ public enum Checksum {
     }
 }
 
-private enum Blake2b {
+enum Blake2b {
     static func hash(
         key: UnsafeRawBufferPointer, into hash: UnsafeMutableRawBufferPointer, _ absorb: (OpaquePointer) -> Void
     ) {
         precondition((16...64).contains(hash.count), "a BLAKE2b hash has 16 to 64 bytes")
-        withUnsafeTemporaryAllocation(byteCount: stateByteCount, alignment: 64) { memory in
-            let state = OpaquePointer(memory.baseAddress!)
+        // A size known here, and an alignment found by hand, keep it on the stack.
+        withUnsafeTemporaryAllocation(byteCount: stateByteCount + stateAlignment, alignment: 16) { memory in
+            let state = OpaquePointer(memory.baseAddress!.alignedUp(toMultipleOf: stateAlignment))
             crypto_generichash_init(state, key.address, key.count, hash.count)
             absorb(state)
             crypto_generichash_final(state, hash.address!, hash.count)
@@ -62,8 +63,9 @@ private enum Blake2b {
         }
     }
 
-    /// 384 bytes; the structure itself is opaque to Swift for its alignment.
-    private static let stateByteCount = crypto_generichash_statebytes()
+    /// `crypto_generichash_state`, which is opaque to Swift for its alignment. `Sodium.start` compares.
+    static let stateByteCount = 384
+    private static let stateAlignment = 64
 
     static func add(_ bytes: UnsafeRawBufferPointer, to state: OpaquePointer) {
         guard let base = bytes.address else { return }

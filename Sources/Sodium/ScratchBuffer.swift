@@ -18,3 +18,15 @@ public struct ScratchBuffer: ~Copyable, @unchecked Sendable {
 
     public var byteCount: Int { bytes.count }
 }
+
+/// Bytes for as long as `body` runs, on the stack if they are few.
+@inlinable
+public func withTemporaryBytes<R>(_ byteCount: Int, _ body: (UnsafeMutableRawBufferPointer) -> R) -> R {
+    // A size that the compiler knows: what it does not know comes from the heap.
+    guard byteCount > 256 else {
+        return withUnsafeTemporaryAllocation(byteCount: 256, alignment: 8) { bytes in
+            body(UnsafeMutableRawBufferPointer(rebasing: bytes[..<byteCount]))
+        }
+    }
+    return withUnsafeTemporaryAllocation(byteCount: byteCount, alignment: 8) { body($0) }
+}

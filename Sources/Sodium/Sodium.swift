@@ -12,7 +12,7 @@ public enum SodiumError: Error, Equatable, Sendable {
 
 /// The library underneath. This room is the only one that knows it.
 public enum Sodium {
-    private static let isStarted = sodium_init() >= 0
+    private static let isStarted = sodium_init() >= 0 && crypto_generichash_statebytes() <= Blake2b.stateByteCount
 
     /// Makes libsodium ready. Any number of times, from any thread.
     public static func start() throws(SodiumError) {
