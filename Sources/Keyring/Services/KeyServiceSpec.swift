@@ -39,7 +39,7 @@ public enum KeyServiceSpec: Sendable, Equatable {
         case "age": return .remote(.age, rest)
         default:
             throw .serviceUnavailable(
-                "'\(text)' is not a key service: passphrase, recovery, keyfile:PATH, credential:NAME, "
+                "'\(text)' is not a key service\nthere are: passphrase, recovery, keyfile:PATH, credential:NAME, "
                     + "vault:https://HOST:PORT/MOUNT/KEY, awskms:KEY, pkcs11:…, tpm2 or age:RECIPIENT")
         }
     }

@@ -10,7 +10,7 @@ struct QuietTerminal: ~Copyable {
         descriptor = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY)
         guard descriptor >= 0 else {
             throw .serviceUnavailable(
-                "there is no terminal to ask for the passphrase on: use --passphrase-file or --passphrase-fd")
+                "there is no terminal to ask for the passphrase on\nuse --passphrase-file or --passphrase-fd")
         }
     }
 

@@ -83,7 +83,7 @@ struct MountRequest {
         }
         guard stat(directory, &attributes) == 0 else { throw Failure("mount point \(path)", errno: errno) }
         guard attributes.st_mode & S_IFMT == S_IFDIR else {
-            throw Failure("mount point \(path) is not a directory")
+            throw Failure("mount point \(path) is not a directory", hint: "name one; what is in it is hidden meanwhile")
         }
         return directory
     }

@@ -35,7 +35,7 @@ extension Messages {
         switch error {
         case .wrongSecret:
             Failure("wrong passphrase or key", hint: "nothing was changed; try again", code: .wrongSecret)
-        case .serviceUnavailable(let text): Failure(text, code: .locked)
+        case .serviceUnavailable(let text): locked(text)
         case .service(let fault): Failure(fault.message, hint: fault.hint, code: code(of: fault.reason))
         case .notAKeyring:
             Failure(
@@ -69,6 +69,12 @@ extension Messages {
         case .doesNotAuthenticate: Failure("a key does not authenticate", code: .integrity)
         case .lifecycle(let error): Failure("the key's state does not allow it: \(error)")
         }
+    }
+
+    /// - Parameter text: What is wrong, and perhaps a hint on a line of its own.
+    private static func locked(_ text: String) -> Failure {
+        let lines = text.split(separator: "\n", maxSplits: 1)
+        return Failure(String(lines.first ?? ""), hint: lines.count > 1 ? String(lines[1]) : nil, code: .locked)
     }
 
     static func failure(_ error: BackupError, backup path: String? = nil) -> Failure {
