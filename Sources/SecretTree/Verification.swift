@@ -20,10 +20,11 @@ extension SecretTree {
     /// - Parameter progress: Told now and then how many records are done, of how many.
     public func verify(progress: (Int, Int) -> Void = { _, _ in }) throws(TreeError) -> VerificationReport {
         try? soundness.wait()
-        var check = Verification(tree: self)
-        try lock.reading { () throws(TreeError) in
+        var check = try lock.reading { () throws(TreeError) in
+            var check = Verification(tree: self)
             try check.records(progress)
             try check.connections()
+            return check
         }
         do {
             for what in try store.integrityCheck() { check.problem(nil, "the store's file: \(what)") }
@@ -45,9 +46,15 @@ private struct Verification {
     private var entries: [NodeID: UInt64] = [:]
     private var contents: Set<UInt64> = []
     private var bodies: Set<UInt64> = []
+    private var hasLocalizer = false
+    /// Nothing was committed since the localizer was written; nothing is, while the tree's lock is held.
+    private let isFolded: Bool
     private static let problemLimit = 10_000
 
-    init(tree: SecretTree) { self.tree = tree }
+    init(tree: SecretTree) {
+        self.tree = tree
+        isFolded = tree.store.overlayKeys.isEmpty
+    }
 
     mutating func problem(_ node: NodeID?, _ description: String) {
         let problem = Problem(node: node, description: description)
@@ -80,6 +87,18 @@ private struct Verification {
             }
             progress(report.recordCount, total)
         }
+        if isFolded, !hasLocalizer { problem(nil, "the localizer is missing") }
+    }
+
+    /// Nothing depends on it but the names of what was tampered with, so it is told of here alone.
+    private mutating func check(localizer: Localizer?) {
+        hasLocalizer = true
+        guard isFolded else { return }
+        guard let localizer else { return problem(nil, "the localizer does not authenticate") }
+        let differences = tree.state.localizer.differences(from: localizer)
+        if !differences.found.isEmpty || !differences.isComplete {
+            problem(nil, "the localizer is not of the other records' time")
+        }
     }
 
     private mutating func check(_ record: RecordKey, _ value: UnsafeRawBufferPointer) {
@@ -88,8 +107,10 @@ private struct Verification {
         if tree.state.suspects[record] != nil { return }  // named when the tree was opened
         let isSound: Bool
         switch RecordKind(rawValue: record.kind) {
-        case .configuration, .lifecycle, .treeKey, .root, .localizer:
+        case .configuration, .lifecycle, .treeKey, .root:
             isSound = true  // opened already
+        case .localizer:
+            return check(localizer: (tree.state.localizerSeal ?? seals.root).open(record, value) { Localizer($0) })
         case .node:
             let node = seals.records.open(record, value) { NodeRecord($0) }
             isSound = node?.attributes.id == owner

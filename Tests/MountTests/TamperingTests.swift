@@ -183,6 +183,11 @@ struct TamperingTests {
             }
         }
         #expect(replayed > 0)
+        for (key, value) in before where key.hasPrefix(StoreEdit.Kind.localizer.rawValue) {
+            try edit.set(key, value)
+            try expectNamed("replayed \(key)")
+            try edit.set(key, after[key] ?? "")
+        }
         try expectClean()
     }
 

@@ -56,6 +56,8 @@ private struct Passage {
     /// What makes a store a keyring: written last.
     private var own: [RecordKey: [UInt8]] = [:]
     private var sum = HashSum()
+    /// Names what is tampered with in the store that is made, from its first opening on.
+    private var localizer = Localizer()
     private var recordCount: UInt64 = 0
     private var blockCount: UInt64 = 0
     private let freshness: Result<FreshnessHash, KeyringError>
@@ -109,7 +111,9 @@ private struct Passage {
         if RecordKind(rawValue: key.kind)?.isCounted != false {
             do throws(KeyringError) {
                 let freshness = try freshness.get()
-                sum += value.withUnsafeBytes { freshness.element(key, value: $0) }
+                let element = value.withUnsafeBytes { freshness.element(key, value: $0) }
+                sum += element
+                localizer.add(key, element)
             } catch { throw .backup(.key(error)) }
         }
         if Self.ownKinds.contains(key.kind) {
@@ -130,7 +134,7 @@ private struct Passage {
     }
 
     /// Holds what was read against the root record, and opens the keys.
-    private func finish() throws(Restoring.Failed) -> BackupReport {
+    private mutating func finish() throws(Restoring.Failed) -> BackupReport {
         do throws(KeyringError) {
             guard let lifecycle = own[RecordKey(.lifecycle)], let treeKey = own[RecordKey(.treeKey)],
                 let rootRecord = own[RecordKey(.root)], own[RecordKey(.configuration)] != nil
@@ -144,6 +148,8 @@ private struct Passage {
             guard let found, found.sum == sum, found.recordCount == recordCount - 1 else {
                 throw KeyringError.damaged("its root record does not stand for what is in it")
             }
+            let record = RecordKey(.localizer)
+            own[record] = seals.root.sealed(record, byteCount: Localizer.byteCount) { localizer.put(into: $0) }
             return BackupReport(
                 keyring: keyring, epoch: found.epoch, fileCount: found.fileCount, recordCount: recordCount,
                 blockCount: blockCount)

@@ -9,6 +9,7 @@ struct StoreEdit {
         case root = "02"
         case lifecycle = "03"
         case treeKey = "04"
+        case localizer = "05"
         case node = "06"
         case entry = "07"
         case envelope = "08"
