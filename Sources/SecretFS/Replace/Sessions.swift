@@ -106,12 +106,10 @@ extension SecretFS {
     ///
     /// Reading that waits for a process in execve(2) to be through with it, and this one may be closing its files there
     /// and wait for us. So it is read only of one that has no memory left, as is when a process that ends closes its
-    /// files; /proc/PID/status, which tells, waits for nothing.
+    /// files; /proc/PID/statm, whose first number tells, waits for nothing and costs the least.
     static func isKilled(_ thread: Int32) -> Bool {
         guard thread > 0 else { return false }
-        let hasNoMemory = withProcFile("status", of: thread) { text in
-            text.firstRange(of: "\nThreads:".utf8) != nil && text.firstRange(of: "\nVmSize:".utf8) == nil
-        }
+        let hasNoMemory = withProcFile("statm", of: thread) { $0.starts(with: "0 ".utf8) }
         guard hasNoMemory == true else { return false }
         return withProcFile("stat", of: thread) { text in
             // The command's name may hold anything, but it ends with the last bracket.
