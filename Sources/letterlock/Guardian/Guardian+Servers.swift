@@ -157,21 +157,24 @@ struct RestartLimit {
     /// Three servers in a row that never served, within this many seconds.
     private static let seconds: Double = 10
     private static let failureLimit = 3
-    /// As many that served and ended by their own fault: a request that no server survives comes again each time.
+    /// As many in a row that served and ended by their own fault, each soon after the one before: a request that no server
+    /// survives comes again each time.
     private static let crashLimit = 20
+    private static let soon: Double = 3
 
     private var failures: [Double] = []
-    private var crashes: [Double] = []
+    private var crashCount = 0
+    private var lastEnd = -Double.infinity
 
     mutating func allows(afterServing hasServed: Bool, status: Int32) -> Bool {
         var time = timespec()
         clock_gettime(CLOCK_MONOTONIC, &time)
         let now = Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
         if hasServed { failures = [] } else { failures.append(now) }
-        let isAnothersDoing = [SIGKILL, SIGTERM, SIGINT, SIGHUP].contains(status & 0x7f)
-        if !isAnothersDoing { crashes.append(now) }
         failures.removeAll { $0 < now - Self.seconds }
-        crashes.removeAll { $0 < now - Self.seconds }
-        return failures.count < Self.failureLimit && crashes.count < Self.crashLimit
+        let isAnothersDoing = [SIGKILL, SIGTERM, SIGINT, SIGHUP].contains(status & 0x7f)
+        crashCount = isAnothersDoing ? 0 : now - lastEnd < Self.soon ? crashCount + 1 : 1
+        lastEnd = now
+        return failures.count < Self.failureLimit && crashCount < Self.crashLimit
     }
 }
