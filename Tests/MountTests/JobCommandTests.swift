@@ -85,15 +85,15 @@ struct JobCommandTests {
 
     @Test func aTerminalSeesABarWithRateAndRemainingTime() throws {
         try mounted.workspace.shell(
-            "for i in $(seq 400); do head -c 9000 /dev/zero >\(mounted("many"))$i; done; sync -f \(mounted("a"))")
+            "for i in $(seq 60); do head -c 3000000 /dev/zero >\(mounted("many"))$i; done; sync -f \(mounted("a"))")
         let lines = try drawn(columns: 100, "reencrypt \(mounted.path) --wait")
         let bars = lines.filter { $0.hasPrefix("reencrypt [") }
         #expect(bars.count > 2, "\(lines)")
-        let full = /reencrypt \[#*-*\] +\d+ %  \d+\/403  \d+\/s  (\d+ s left|erasing what is old)?/
+        let full = /reencrypt \[#*-*\] +\d+ %  \d+\/63  \d+\/s  (\d+ s left|erasing what is old)?/
         for bar in bars { #expect(bar.wholeMatch(of: full) != nil, "\(bar)") }
         #expect(bars.contains { $0.hasSuffix(" s left") }, "\(bars)")
         // The bar is taken away, the outcome stays.
-        #expect(lines.last == "reencrypt: 403 files done", "\(lines.suffix(3))")
+        #expect(lines.last == "reencrypt: 63 files done", "\(lines.suffix(3))")
         let narrow = try drawn(columns: 60, "revoke \(mounted.path) 1 --reason lost --wait")
         #expect(narrow.contains { $0.hasPrefix("revoke [") }, "\(narrow)")
         #expect(narrow.allSatisfy { $0.count < 60 || !$0.contains(" % ") }, "\(narrow)")
