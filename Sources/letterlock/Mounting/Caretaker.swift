@@ -38,12 +38,12 @@ final class Caretaker: Sendable {
     }
 
     private func run() {
-        ProcessHygiene.forgetStart()
         while true {
             var waiting = pollfd(fd: channel.descriptor, events: Int16(POLLIN), revents: 0)
             if poll(&waiting, 1, waitingTime) == 0 {
                 keyring.remember()
-                // What a burst has left; each thread has a heap of its own.
+                // What starting and a burst have left; not at once, when readers wait for all of it.
+                ProcessHygiene.forgetStart()
                 ll_malloc_trim()
             }
             if waiting.revents != 0, !heed() { return }
