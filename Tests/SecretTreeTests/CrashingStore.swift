@@ -16,6 +16,8 @@ final class CrashingStore: RecordStore {
     /// A walk through all records does not get on.
     let holdsWalks = Atomic<Bool>(false)
     let committed = Atomic<Int>(0)
+    /// Called once, after the next walk through envelopes.
+    let afterEnvelopes = Mutex<(@Sendable () -> Void)?>(nil)
 
     /// - Parameter commits: How many commits go well.
     init(_ store: MemoryStore, commits: Int, diesAfter: Bool) {
@@ -52,6 +54,11 @@ final class CrashingStore: RecordStore {
         let isWhole = range.lowerBound.kind == 0 && range.upperBound.kind == .max
         while isWhole, holdsWalks.load(ordering: .acquiring) { usleep(1000) }
         try store.scan(range, prefix: prefix, body)
+        guard range.lowerBound.kind == 8, range.upperBound.kind == 8 else { return }
+        afterEnvelopes.withLock { work in
+            defer { work = nil }
+            return work
+        }?()
     }
     func scanFolded(_ range: ClosedRange<RecordKey>, prefix: Int, _ body: (RecordKey, UnsafeRawBufferPointer) -> Bool)
         throws(StorageError)

@@ -174,6 +174,22 @@ import Testing
         #expect(tree.job(.rewrap).done <= tree.job(.rewrap).total)
     }
 
+    @Test func `a file that goes while a rewrap has just seen it is not wrapped anew`() throws {
+        let (house, files) = try house(5)
+        let store = CrashingStore(house.store, commits: -1, diesAfter: false)
+        let tree = try SecretTree.open(store, keyring: house.keyring, readOnly: false, seenEpoch: nil, now: House.now)
+        try tree.startJob(.rewrap, now: .now())
+        store.afterEnvelopes.withLock { $0 = { try? tree.remove("f2") } }
+        finish(tree)
+        #expect(store.afterEnvelopes.withLock { $0 == nil })
+        #expect(tree.job(.rewrap).state == .done)
+        #expect(tree.versionCounts.filter { $0.value != 0 } == [Self.two: 4])
+        #expect(refusal { try tree.find("f2") } == "notFound")
+        #expect(try tree.bytes(of: files[3]) == value(3))
+        #expect(try tree.verify().problems.isEmpty)
+        #expect(try house.reopened().verify().problems.isEmpty)
+    }
+
     @Test func `a failed file is counted once however often a job goes round`() throws {
         let (house, files) = try house(50)
         try house.store.fold()

@@ -10,11 +10,22 @@ extension SecretTree {
     private static let batchLimit = 512
     private static let lockedLimit = 96
 
+    private struct Page {
+        /// Contents with their envelopes.
+        var found: [(content: UInt64, envelope: [UInt8])] = []
+        /// The number up to which everything is looked at; nil if that is the end.
+        var cursor: UInt64?
+    }
+
     func rewrapBatch(now: Timestamp) throws(TreeError) {
-        guard let job = lock.reading({ state.jobs[.rewrap] }), job.progress.state == .running else { return }
-        let page = try contentsToRewrap(job)
+        guard lock.reading({ state.jobs[.rewrap]?.progress.state }) == .running else { return }
+        var known: Page?
         _ = try carryOn(.rewrap, now: now) {
             (transaction: inout Transaction, job, batch: inout JobBatch) throws(TreeError) in
+            // Not before the rehearsal begins: it learns of no change that was made earlier, and would take envelopes for
+            // true that are gone.
+            if known == nil { known = try contentsToRewrap(job) }
+            let page = known ?? Page()
             let isHoldingUp = transaction.rehearsal == nil
             for (content, envelope) in isHoldingUp ? page.found.prefix(Self.lockedLimit) : page.found[...] {
                 transaction.rehearsal?.note(RecordKey(.envelope, content), envelope)
@@ -36,12 +47,9 @@ extension SecretTree {
         }
     }
 
-    /// The next contents whose wrap is not the primary's, with their envelopes, and the number up to which everything is
-    /// looked at; nil if that is the end.
-    private func contentsToRewrap(_ job: JobRecord) throws(TreeError) -> (
-        found: [(content: UInt64, envelope: [UInt8])], cursor: UInt64?
-    ) {
-        guard job.cursor < job.end else { return ([], nil) }
+    /// The next contents whose wrap is not the primary's.
+    private func contentsToRewrap(_ job: JobRecord) throws(TreeError) -> Page {
+        guard job.cursor < job.end else { return Page() }
         var found: [(content: UInt64, envelope: [UInt8])] = []
         var looked = 0
         var cursor: UInt64?
@@ -62,7 +70,7 @@ extension SecretTree {
                 return true
             }
         } catch { throw TreeError(error) }
-        return (found, cursor)
+        return Page(found: found, cursor: cursor)
     }
 }
 
