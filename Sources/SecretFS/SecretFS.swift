@@ -20,6 +20,8 @@ public final class SecretFS: FileSystem {
     let keyClock = KeyClock()
     let gate: Gate
     let policyParts = PolicyParts()
+    let hookParts = PolicyParts()
+    let hooks: HookRules
     let readerTable: ReaderTable
     let meter = Meter()
     /// Changes whose time came, counted.
@@ -54,6 +56,7 @@ public final class SecretFS: FileSystem {
         gate.add(teller)
         let era = UInt16(truncatingIfNeeded: options.era)
         writers = HandleTable(era: era)
+        hooks = HookRules(tree, writers, options)
         readers = HandleTable(era: era)
         controlFiles = HandleTable(era: era)
         options.ledger?.note(policy: gate.guardian.generation)
@@ -75,6 +78,7 @@ public final class SecretFS: FileSystem {
         invalidator.start(invalidate)
         dropWhatPredecessorsLeft()
         if !tree.isReadOnly {
+            hooks.engine?.start()
             keyClock.start { [weak self] in self?.doWhatIsDue(at: .now) }
         }
         tree.startJobs()
@@ -83,6 +87,7 @@ public final class SecretFS: FileSystem {
     /// Ends this server's part and leaves what is being gathered to the next one. When no request is served any more.
     public func leave() {
         keyClock.stop()
+        hooks.engine?.stop()
         invalidator.stop()
     }
 
@@ -90,6 +95,7 @@ public final class SecretFS: FileSystem {
     public func drain() {
         keyClock.stop()
         for session in nodes.sessions() { finish(session) }
+        hooks.engine?.stop()
         invalidator.stop()
     }
 }

@@ -38,6 +38,8 @@ public struct SecretFSOptions: Sendable {
     public var ledger: Ledger?
     /// What happens is told there; outlives this server where its memory does.
     public let events: EventStream
+    /// What runs hooks; nil if nothing does.
+    public var hooks: HookStage?
     /// Where accesses are recorded; nil for nowhere.
     public var audit: AuditLog?
     /// What the clocks showed when the mount was made: a server that takes over, or a keyring that is unlocked again, does not

@@ -14,9 +14,10 @@ struct Letterlock: ParsableCommand {
         version: "letterlock \(Program.version)",
         subcommands: [
             Init.self, Mount.self, Umount.self, Status.self, Rotate.self, Rewrap.self, Reencrypt.self, Revoke.self,
-            Key.self, PolicyCommand.self, Audit.self, Readers.self, Metrics.self, Lock.self, Unlock.self,
+            Key.self, PolicyCommand.self, HooksCommand.self, Audit.self, Readers.self, Metrics.self, Lock.self,
+            Unlock.self,
             UnlockWith.self, Verify.self,
             Backup.self, Restore.self, Run.self, Import.self, Export.self, Upgrade.self,
-            Completions.self, Serve.self, Detach.self,
+            Completions.self, Serve.self, Detach.self, RunHook.self,
         ])
 }

@@ -5,10 +5,9 @@ struct PolicyParser {
     private let accounts: Accounts
     /// Names that this machine does not know are let pass, and match nobody.
     private let toleratesUnknownNames: Bool
-    private var mistakes: [TOML.Mistake] = []
+    private var reading = TOMLReading()
 
     static let ruleLimit = 1000
-    private static let nameLimit = 128
     /// What decisions are called that no rule has made.
     private static let reservedNames: Set = [Policy.defaultName, Policy.foreignName, Policy.damagedName]
 
@@ -28,36 +27,30 @@ struct PolicyParser {
                 if let found = Policy.Fallback(rawValue: word) {
                     fallback = found
                 } else {
-                    mistake(entry.line, "default is \"modes\" or \"deny\", not \"\(word)\"")
+                    reading.mistake(entry.line, "default is \"modes\" or \"deny\", not \"\(word)\"")
                 }
             case ("rule", .array(let tables)):
                 for value in tables {
                     guard case .table(let table) = value.kind else {
-                        mistake(value.line, "a rule is a table, [[rule]]")
+                        reading.mistake(value.line, "a rule is a table, [[rule]]")
                         continue
                     }
                     if let rule = rule(table, value.line) { rules.append(rule) }
                 }
-            case ("default", _): mistake(entry.line, "default is \"modes\" or \"deny\"")
-            case ("rule", _): mistake(entry.line, "rules begin with [[rule]]")
-            default: mistake(entry.line, "'\(entry.key)' is not known here: a policy has default and [[rule]]")
+            case ("default", _): reading.mistake(entry.line, "default is \"modes\" or \"deny\"")
+            case ("rule", _): reading.mistake(entry.line, "rules begin with [[rule]]")
+            default: reading.mistake(entry.line, "'\(entry.key)' is not known here: a policy has default and [[rule]]")
             }
         }
-        if rules.count > Self.ruleLimit { mistake(1, "there are more than \(Self.ruleLimit) rules") }
-        guard mistakes.isEmpty else { throw PolicyMistakes(mistakes) }
+        if rules.count > Self.ruleLimit { reading.mistake(1, "there are more than \(Self.ruleLimit) rules") }
+        guard reading.mistakes.isEmpty else { throw PolicyMistakes(reading.mistakes) }
         return Policy(rules, fallback)
-    }
-
-    private var seen: Set<String> = []
-
-    private mutating func mistake(_ line: Int, _ what: String) {
-        mistakes.append(TOML.Mistake(line: line, column: 1, what: what))
     }
 
     // MARK: A rule
 
     private mutating func rule(_ table: TOML.Table, _ line: Int) -> Rule? {
-        let before = mistakes.count
+        let before = reading.mistakes.count
         var rule = Rule(name: "", effect: .deny, paths: [], operations: [], matchers: [])
         var given: Set<String> = []
         for entry in table.entries {
@@ -65,125 +58,87 @@ struct PolicyParser {
             take(entry, into: &rule)
         }
         for key in ["name", "effect", "paths", "operations"] where !given.contains(key) {
-            mistake(line, "a rule has no \(key)")
+            reading.mistake(line, "a rule has no \(key)")
         }
-        return mistakes.count == before ? rule : nil
+        return reading.mistakes.count == before ? rule : nil
     }
 
     private mutating func take(_ entry: TOML.Table.Entry, into rule: inout Rule) {
         let (line, value) = (entry.line, entry.value)
         switch entry.key {
-        case "name": rule.name = name(value, line)
+        case "name": rule.name = reading.name(value, line, "rule", reserved: Self.reservedNames)
         case "effect":
             if case .string(let word) = value.kind, let effect = Rule.Effect(rawValue: word) {
                 rule.effect = effect
             } else {
-                mistake(line, "effect is \"allow\" or \"deny\"")
+                reading.mistake(line, "effect is \"allow\" or \"deny\"")
             }
-        case "paths": rule.paths = globs(value, "paths")
+        case "paths": rule.paths = reading.globs(value, "paths")
         case "operations":
-            for word in strings(value, "operations") {
+            for word in reading.strings(value, "operations") {
                 if let operation = Operation(rawValue: word) {
                     rule.operations.insert(Operations(operation))
                 } else {
-                    mistake(line, "'\(word)' is no operation: read, write, list, control")
+                    reading.mistake(line, "'\(word)' is no operation: read, write, list, control")
                 }
             }
         case "uids": rule.matchers.append(.uids(numbers(value, "uids")))
         case "gids": rule.matchers.append(.gids(numbers(value, "gids")))
         case "users":
-            let names = strings(value, "users")
+            let names = reading.strings(value, "users")
             rule.matchers.append(.users(names, numbers(of: names, in: accounts.users, "user", line)))
         case "groups":
-            let names = strings(value, "groups")
+            let names = reading.strings(value, "groups")
             rule.matchers.append(.groups(names, numbers(of: names, in: accounts.groups, "group", line)))
-        case "exes": rule.matchers.append(.exes(globs(value, "exes").map(MergedDirectories.follow)))
+        case "exes": rule.matchers.append(.exes(reading.globs(value, "exes").map(MergedDirectories.follow)))
         case "exe_sha256":
             rule.matchers.append(
                 .hashes(
-                    strings(value, "exe_sha256").compactMap { text in
+                    reading.strings(value, "exe_sha256").compactMap { text in
                         guard let hash = Self.hash(text) else {
-                            mistake(line, "exe_sha256 holds 64 hexadecimal digits, as sha256sum prints them")
+                            reading.mistake(line, "exe_sha256 holds 64 hexadecimal digits, as sha256sum prints them")
                             return nil
                         }
                         return hash
                     }))
         case "units":
-            let names = strings(value, "units")
+            let names = reading.strings(value, "units")
             rule.matchers.append(.units(names.compactMap { nameGlob($0, line) }, names))
-        case "cgroups": rule.matchers.append(.cgroups(globs(value, "cgroups")))
+        case "cgroups": rule.matchers.append(.cgroups(reading.globs(value, "cgroups")))
         case "between":
             if case .string(let text) = value.kind, let window = TimeWindow(text) {
                 rule.matchers.append(.between(window))
             } else {
-                mistake(line, "between is a time of the day, as in \"08:00-18:00\"")
+                reading.mistake(line, "between is a time of the day, as in \"08:00-18:00\"")
             }
         case "opens_per_process":
             if case .integer(let number) = value.kind, (1...1_000_000_000).contains(number) {
                 rule.matchers.append(.opensPerProcess(Int(number)))
             } else {
-                mistake(line, "opens_per_process is a number from 1 up")
+                reading.mistake(line, "opens_per_process is a number from 1 up")
             }
-        default: mistake(line, "'\(entry.key)' is not known in a rule")
+        default: reading.mistake(line, "'\(entry.key)' is not known in a rule")
         }
-    }
-
-    private mutating func name(_ value: TOML.Value, _ line: Int) -> String {
-        guard case .string(let name) = value.kind, !name.isEmpty, name.utf8.count <= Self.nameLimit,
-            name.unicodeScalars.allSatisfy({ $0.value >= 0x20 && !(0x7F..<0xA0).contains($0.value) })
-        else {
-            mistake(line, "name is one line of at most \(Self.nameLimit) bytes")
-            return ""
-        }
-        if Self.reservedNames.contains(name) {
-            mistake(line, "no rule can be called '\(name)'")
-        } else if !seen.insert(name).inserted {
-            mistake(line, "two rules are called '\(name)'")
-        }
-        return name
     }
 
     // MARK: Lists
 
-    /// The strings of a list that is not empty; one string is a list of it.
-    private mutating func strings(_ value: TOML.Value, _ key: String) -> [String] {
-        if case .string(let text) = value.kind { return [text] }
-        guard case .array(let values) = value.kind, !values.isEmpty else {
-            mistake(value.line, "\(key) is a list of strings that is not empty")
-            return []
-        }
-        return values.compactMap { value in
-            if case .string(let text) = value.kind { return text }
-            mistake(value.line, "\(key) holds strings, not \(value.kindName)")
-            return nil
-        }
-    }
-
     private mutating func numbers(_ value: TOML.Value, _ key: String) -> [UInt32] {
         var values = [value]
         if case .array(let list) = value.kind { values = list }
-        if values.isEmpty { mistake(value.line, "\(key) is empty") }
+        if values.isEmpty { reading.mistake(value.line, "\(key) is empty") }
         return values.compactMap { value in
             if case .integer(let number) = value.kind, let number = UInt32(exactly: number), number != .max {
                 return number
             }
-            mistake(value.line, "\(key) holds numbers from 0 to 4294967294")
+            reading.mistake(value.line, "\(key) holds numbers from 0 to 4294967294")
             return nil
-        }
-    }
-
-    private mutating func globs(_ value: TOML.Value, _ key: String) -> [PathGlob] {
-        strings(value, key).compactMap { text in
-            do throws(PatternMistake) { return try PathGlob(text) } catch {
-                mistake(value.line, "\(key): \(error.what)")
-                return nil
-            }
         }
     }
 
     private mutating func nameGlob(_ text: String, _ line: Int) -> NameGlob? {
         do throws(PatternMistake) { return try NameGlob(text) } catch {
-            mistake(line, "units: \(error.what)")
+            reading.mistake(line, "units: \(error.what)")
             return nil
         }
     }
@@ -193,7 +148,7 @@ struct PolicyParser {
     {
         names.compactMap { name in
             if let number = known[name] { return number }
-            if !toleratesUnknownNames { mistake(line, "this machine's files know no \(kind) '\(name)'") }
+            if !toleratesUnknownNames { reading.mistake(line, "this machine's files know no \(kind) '\(name)'") }
             return nil
         }
     }

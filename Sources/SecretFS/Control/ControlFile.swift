@@ -54,6 +54,16 @@ struct ControlFile: Sendable {
             write: { fileSystem, _, command throws(Errno) in
                 if let text = try fileSystem.policyParts.take(command) { try fileSystem.replacePolicy(text) }
             }, isHidden: true),
+        .text(.top, "hooks") { fileSystem, _ throws(Errno) in
+            try fileSystem.hooks.text()
+        } write: { fileSystem, _, command throws(Errno) in
+            try fileSystem.replaceHooks(command.text)
+        },
+        ControlFile(
+            place: .top, name: ControlNode.hookPartsName, read: { _, _ in ControlText() },
+            write: { fileSystem, _, command throws(Errno) in
+                if let text = try fileSystem.hookParts.take(command) { try fileSystem.replaceHooks(text) }
+            }, isHidden: true),
         ControlFile(
             place: .top, name: "backup", read: { _, _ in ControlText() }, write: nil, isHidden: true,
             stream: { fileSystem throws(Errno) in try ControlStream(backupOf: fileSystem) }),

@@ -24,6 +24,7 @@ struct ControlNode: Hashable {
 
     static let rootName = ".letterlock"
     static let policyPartsName = "policy.parts"
+    static let hookPartsName = "hooks.parts"
     static let eventsName = "events"
     private static let mark: UInt64 = 1 << 62
 
@@ -50,6 +51,7 @@ struct ControlNode: Hashable {
             guard ControlFile.table.indices.contains(row) else { return root }
             // For who may do what the parts of a policy are the policy.
             if ControlFile.table[row].name == Self.policyPartsName { return root + "/policy" }
+            if ControlFile.table[row].name == Self.hookPartsName { return root + "/hooks" }
             return (ControlNode(parent)?.path ?? root) + "/" + ControlFile.table[row].name
         }
     }

@@ -29,6 +29,7 @@ extension SecretFS {
             ("server", options.serverDocument),
             ("guardian", options.guardianDocument),
             ("audit", auditDocument),
+            ("hooks", hooks.report),
             ("lease", options.leaseDocument),
             ("problems", .array(namedProblems.map { .text($0) } + auditProblems + options.leaseProblems)),
         ])

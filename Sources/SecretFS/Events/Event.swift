@@ -14,6 +14,9 @@ struct Event {
         case jobDone = "job_done"
         case jobFailed = "job_failed"
         case policyReplaced = "policy_replaced"
+        case hooksReplaced = "hooks_replaced"
+        case hookDone = "hook_done"
+        case hookFailed = "hook_failed"
     }
 
     let kind: Kind

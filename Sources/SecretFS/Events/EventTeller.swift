@@ -81,6 +81,7 @@ extension SecretFS {
     /// - Parameter caller: nil if nobody knows any more who it was.
     func tellChanged(_ id: NodeID, by caller: Caller?) {
         guard let path = gate.paths.path(of: id) else { return }
+        for path in hooks.isEmpty ? [] : gate.paths.paths(of: id) { hooks.engine?.changed(path) }
         var event = Event(.valueChanged)
         event.add("path", path: path)
         event.add(caller)

@@ -59,6 +59,8 @@ final class Writer: Sendable {
     let isActive = Atomic(false)
     /// Nothing was done with it yet; it is among the node's `freshWriters`.
     let isFresh: Atomic<Bool>
+    /// It was brought to disk before it was closed, and has become a value by that.
+    let isOpenPastCommit = Atomic<Bool>(false)
     /// Its row in the ledger.
     let cell: LedgerCell?
     private let gathering = Mutex<ReplaceSession?>(nil)

@@ -153,6 +153,7 @@ extension SecretFS {
                     leaving: leavesWhiteout ? self.new(.characterDevice, mode: 0, caller) : nil, now: .now())
             }
             gate.paths.changed()
+            noteMove(of: name, in: old, to: newName, in: new, isExchange: mode == .exchange)
         }
     }
 

@@ -197,6 +197,7 @@ extension SecretFS {
         }
         endFreshness(of: writer)
         endWriting(writer, by: caller)
+        writer.isOpenPastCommit.store(false, ordering: .relaxed)
     }
 
     private func endWriting(_ writer: Writer, by caller: Caller? = nil) {
@@ -231,7 +232,12 @@ extension SecretFS {
 
     public func synchronize(_ node: UInt64, handle: UInt64, dataOnly: Bool, _ caller: Caller) throws(Errno) {
         guard ControlNode(node) == nil else { return }
-        if let session = session(ofHandle: handle) { try commit(session) }
+        if let session = session(ofHandle: handle) {
+            if case .writer(let number) = Handle(handle) {
+                writers[number]?.isOpenPastCommit.store(true, ordering: .relaxed)
+            }
+            try commit(session)
+        }
         try answering { () throws(TreeError) in try tree.sync() }
     }
 }

@@ -43,6 +43,7 @@ extension SecretFS {
         addAccesses(to: &page)
         addCaches(to: &page)
         addKeyServices(to: &page)
+        hooks.add(to: &page)
         return page.text
     }
 

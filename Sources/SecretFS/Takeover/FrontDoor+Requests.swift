@@ -79,9 +79,10 @@ extension FrontDoor {
         in newParent: UInt64, flags: UInt32, _ caller: Caller
     ) throws(Errno) {
         try pass(parent) { inner throws(Errno) in
-            if !isDone(caller) {
-                try inner.rename(name, in: parent, to: newName, in: newParent, flags: flags, caller)
+            guard !isDone(caller) else {
+                return inner.afterRepeatedRename(name, in: parent, to: newName, in: newParent, flags: flags, caller)
             }
+            try inner.rename(name, in: parent, to: newName, in: newParent, flags: flags, caller)
         }
     }
 
@@ -115,7 +116,10 @@ extension FrontDoor {
             guard isLockFile(node), request.size != nil else { throw Errno(ENOKEY) }
             return try lockedAttributes(of: node)
         } _: { inner throws(Errno) in
-            if isDone(caller) { return try inner.attributes(of: node, handle: handle, caller) }
+            if isDone(caller) {
+                if request.size != nil, handle == nil { inner.tellChanged(NodeID(rawValue: node), by: caller) }
+                return try inner.attributes(of: node, handle: handle, caller)
+            }
             return try inner.setAttributes(of: node, handle: handle, request, caller)
         }
     }

@@ -6,6 +6,8 @@ internal import Threads
 public enum DocumentKind: UInt64, Sendable, CaseIterable {
     /// Who may do what.
     case policy = 1
+    /// What is done after values have changed.
+    case hooks = 2
 }
 
 /// A document as it was last replaced.

@@ -86,44 +86,7 @@ struct PolicySet: ParsableCommand {
 
     private func set(_ file: PolicyFile, _ control: Control) throws(Failure) {
         guard !file.text.isEmpty else { return try control.write("default = \"modes\"", to: "policy") }
-        guard file.text.utf8.count > Self.commandLimit - 1 else { return try control.write(file.text, to: "policy") }
-        for attempt in 1... {
-            do throws(SystemErrorNumber) { return try send(file.text, to: control.path("policy.parts")) } catch {
-                // A server that took the place of the one that had the first parts wants all of them.
-                guard error.value == ESTALE, attempt < 5 else {
-                    throw control.explain(error.value, reading: false, "policy", nil)
-                }
-            }
-        }
-    }
-
-    private static let commandLimit = 4096
-    /// With room for the line before each part.
-    private static let partLimit = 3800
-
-    private func send(_ text: String, to path: String) throws(SystemErrorNumber) {
-        var generator = SystemRandomNumberGenerator()
-        let token = String(generator.next(), radix: 16) + "-" + String(getpid())
-        let parts = Self.parts(of: text)
-        for (index, part) in parts.enumerated() {
-            try SmallFile.writeOnce("\(token) \(index + 1) \(parts.count)\n\(part)\n", to: path)
-        }
-    }
-
-    /// Cut between characters.
-    static func parts(of text: String) -> [Substring] {
-        var parts: [Substring] = []
-        var rest = text.unicodeScalars[...]
-        while !rest.isEmpty {
-            var (end, count) = (rest.startIndex, 0)
-            while end < rest.endIndex, count + UTF8.width(rest[end]) <= partLimit {
-                count += UTF8.width(rest[end])
-                end = rest.index(after: end)
-            }
-            parts.append(Substring(rest[..<end]))
-            rest = rest[end...]
-        }
-        return parts
+        try LongDocument.write(file.text, to: "policy", control)
     }
 
     private func set(_ file: PolicyFile, store: String, _ source: KeySource) throws(Failure) {

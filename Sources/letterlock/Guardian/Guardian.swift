@@ -80,7 +80,7 @@ final class Guardian {
                 board = try Board.make()
                 key = try SharedKey.make()
                 events = memfd_create("letterlock-events", UInt32(MFD_CLOEXEC))
-                guard events >= 0, ftruncate(events, off_t(EventStream.byteCount)) == 0 else {
+                guard events >= 0, ftruncate(events, off_t(MountServer.streamByteCount)) == 0 else {
                     throw Failure("cannot make shared memory", errno: errno)
                 }
             }

@@ -23,6 +23,8 @@ struct MountOptions: Equatable {
     var auditLog: String?
     var auditsToSyslog = false
     var auditPaths = AuditPaths.clear
+    /// Commands are run when values change.
+    var runsHooks = true
     var keyService: String?
     var passphraseFile: String?
     var acceptsRollback = false
@@ -74,6 +76,9 @@ struct MountOptions: Equatable {
         case ("audit-paths", let value?):
             guard let paths = AuditPaths(rawValue: value) else { throw Self.wrong(option) }
             auditPaths = paths
+        case ("hooks", let value?):
+            guard ["on", "off"].contains(value) else { throw Self.wrong(option) }
+            runsHooks = value == "on"
         case ("key-service", let value?): keyService = value
         case ("passphrase-file", let value?): passphraseFile = value
         case ("accept-rollback", nil): acceptsRollback = true
@@ -102,8 +107,7 @@ struct MountOptions: Equatable {
         let name = option.split(separator: "=", maxSplits: 1).first.map(String.init) ?? option
         let known = [
             "uid", "gid", "umask", "cache", "idle_lock", "lease", "lease_grace", "audit", "audit-log", "audit-paths",
-            "key-service",
-            "passphrase-file",
+            "hooks", "key-service", "passphrase-file",
         ]
         guard known.contains(name) else {
             return Failure(
@@ -116,6 +120,7 @@ struct MountOptions: Equatable {
             case "audit": "audit=fail-closed, audit=best-effort or audit=off"
             case "audit-log": "a path from the root on, or audit-log=none"
             case "audit-paths": "either audit-paths=clear or audit-paths=hmac"
+            case "hooks": "either hooks=on or hooks=off"
             case "cache": "either cache=none or cache=kernel"
             case "lease", "lease_grace": "seconds, or a time as in \(name)=1h"
             case "idle_lock": "seconds, or a time as in idle_lock=15m; 0 for never"
@@ -185,6 +190,7 @@ extension MountOptions {
         if let auditLog { texts.append("audit-log=" + Self.escaped(auditLog)) }
         if auditsToSyslog { texts.append("audit-syslog") }
         if auditPaths == .hmac { texts.append("audit-paths=hmac") }
+        if !runsHooks { texts.append("hooks=off") }
         if acceptsRollback { texts.append("accept-rollback") }
         if allowsUnlockedMemory { texts.append("allow-unlocked-memory") }
         return texts

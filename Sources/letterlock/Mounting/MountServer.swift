@@ -41,7 +41,7 @@ struct MountServer {
         // A spare one is told to go when it is needed, and not needed any more when there is nobody to tell it.
         guard let go = channel.receive(), go.kind == .go else { return }
         let keyring = ServedKeyring(
-            request, board: board, shared: shared, events: try Self.events(), lock: go.descriptor,
+            request, board: board, shared: shared, stream: try Self.stream(), lock: go.descriptor,
             log: ServerLog(isDetached: isDetached))
         let door = try open(keyring, channel, isAwaited: go.code == 1)
         let connection = try expect(.mount, channel).descriptor
@@ -50,12 +50,19 @@ struct MountServer {
         } catch { throw Messages.failure(for: error) }
     }
 
-    /// The stream that outlives this server.
-    private static func events() throws(Failure) -> EventStream {
-        let mapped = mmap(
-            nil, EventStream.byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, ServerChild.Place.events, 0)
+    /// The stream of events, and behind it what waits for hooks.
+    static let streamByteCount = EventStream.byteCount + HookRow.boardByteCount
+
+    /// The memory of both, which outlives this server.
+    private static func stream() throws(Failure) -> UnsafeMutableRawBufferPointer {
+        var found = stat()
+        // Made by a guardian that knew of no hooks.
+        if fstat(ServerChild.Place.events, &found) == 0, found.st_size < streamByteCount {
+            _ = ftruncate(ServerChild.Place.events, off_t(streamByteCount))
+        }
+        let mapped = mmap(nil, streamByteCount, PROT_READ | PROT_WRITE, MAP_SHARED, ServerChild.Place.events, 0)
         guard let mapped, mapped != MAP_FAILED else { throw Failure("cannot map shared memory", errno: errno) }
-        return EventStream(memory: UnsafeMutableRawBufferPointer(start: mapped, count: EventStream.byteCount))
+        return UnsafeMutableRawBufferPointer(start: mapped, count: streamByteCount)
     }
 
     /// Reads the store beside the one that serves it.

@@ -19,6 +19,8 @@ final class ServedKeyring: Sendable {
     let board: Board
     let shared: SharedKey
     let events: EventStream
+    private let hookBoard: HookBoard
+    private struct HookBoard: @unchecked Sendable { let memory: UnsafeMutableRawBufferPointer }
     let log: ServerLog
     /// Over the memory that the guardian keeps: one for all that this server opens.
     private let ledger: Ledger
@@ -31,11 +33,17 @@ final class ServedKeyring: Sendable {
     /// One for all that this server opens; nil before the first, and if nothing is recorded.
     private let audit = Mutex<AuditLog?>(nil)
 
-    init(_ request: MountRequest, board: Board, shared: SharedKey, events: EventStream, lock: Int32, log: ServerLog) {
+    /// - Parameter stream: The memory of the event stream, and behind it the hooks' board.
+    init(
+        _ request: MountRequest, board: Board, shared: SharedKey, stream: UnsafeMutableRawBufferPointer, lock: Int32,
+        log: ServerLog
+    ) {
         self.request = request
         self.board = board
         self.shared = shared
-        self.events = events
+        let (events, hooks) = (stream[..<EventStream.byteCount], stream[EventStream.byteCount...])
+        self.events = EventStream(memory: UnsafeMutableRawBufferPointer(rebasing: events))
+        hookBoard = HookBoard(memory: UnsafeMutableRawBufferPointer(rebasing: hooks))
         self.lock = Atomic(lock)
         self.log = log
         ledger = Ledger(memory: board.ledgerMemory)
@@ -75,6 +83,13 @@ final class ServedKeyring: Sendable {
         var options = options(era: board.nextEra())
         let backups = BackupMemory(history: opened.keyring.historyName)
         options.backups = SecretFSOptions.BackupNotes(last: { backups.last }, note: { backups.note($0) })
+        if request.options.runsHooks, let memory = hookBoard.memory.baseAddress {
+            let starter = HookStarter(
+                mountpoint: request.mountpoint, keyring: opened.keyring.name, isDetached: log.isDetached)
+            options.hooks = HookStage(
+                board: memory, descriptor: ServerChild.Place.events, place: EventStream.byteCount,
+                start: { starter.start($0, ServerChild.Place.events) })
+        }
         return (SecretFS(opened.tree, options: options), opened)
     }
 
