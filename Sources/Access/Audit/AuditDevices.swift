@@ -53,8 +53,6 @@ final class AuditFile {
     /// - Returns: 0, or an error number.
     func append(_ lines: [UInt8]) -> Int32 {
         guard descriptor >= 0 else { return EBADF }
-        let start = Int64(lseek(descriptor, 0, SEEK_END))
-        if start >= 0, start < end { wasCut = true }
         var written = 0
         var number: Int32 = 0
         while written < lines.count, number == 0 {
@@ -68,12 +66,23 @@ final class AuditFile {
             }
         }
         if number == 0 {
-            end = max(0, start) + Int64(lines.count)
+            end += Int64(lines.count)
             return 0
         }
-        // Half a record is none. Where that cannot be taken back, `repair` marks it.
-        if written > 0, start >= 0 { ftruncate(descriptor, off_t(start)) }
+        // Half a record is none.
+        if written > 0 {
+            let size = lseek(descriptor, 0, SEEK_END)
+            if size >= written { ftruncate(descriptor, size - written) }
+        }
         return number
+    }
+
+    /// Sees whether somebody has shortened it: now and then, as records would pay for it.
+    func lookForCut() {
+        guard descriptor >= 0 else { return }
+        let size = Int64(lseek(descriptor, 0, SEEK_END))
+        if size >= 0, size < end { wasCut = true }
+        end = max(0, size)
     }
 
     /// The last bytes, at most so many; from a line's beginning if there are more.

@@ -187,10 +187,12 @@ public final class AuditLog: @unchecked Sendable {
     ) throws(AuditFailure) {
         if reopenings != Self.reopeningsAsked { rotate() }
         overdue.withLock { overdue in
+            guard !overdue.isEmpty else { return }
             waiting += overdue
             overdue = []
         }
         if let file, !file.isOpen { _ = file.open() }
+        if checkpoint != nil { file?.lookForCut() }
         var next = head
         // Taken out of the object while it is changed, so that it is not copied.
         var lines = AuditText()

@@ -3,6 +3,8 @@ internal import Glibc
 /// The bytes of records, written without a detour over strings: there are two of them an opening.
 struct AuditText {
     var bytes: [UInt8] = []
+    /// The time up to the second as it was written last, and which second that was.
+    private var writtenSecond: (second: Int, text: [UInt8]) = (.min, [])
 
     init() {}
 
@@ -137,9 +139,21 @@ struct AuditText {
     mutating func addTime() {
         var time = timespec()
         clock_gettime(CLOCK_REALTIME, &time)
-        var seconds = time.tv_sec
+        if writtenSecond.second == time.tv_sec {
+            bytes.append(contentsOf: writtenSecond.text)
+        } else {
+            let start = bytes.count
+            addSecond(time.tv_sec)
+            writtenSecond = (time.tv_sec, Array(bytes[start...]))
+        }
+        add(padded: time.tv_nsec / 1000, 6)
+        add("Z\"")
+    }
+
+    private mutating func addSecond(_ second: Int) {
+        var second = second
         var parts = tm()
-        gmtime_r(&seconds, &parts)
+        gmtime_r(&second, &parts)
         add("\"time\":\"")
         add(padded: Int(parts.tm_year) + 1900, 4)
         add("-")
@@ -153,8 +167,6 @@ struct AuditText {
         add(":")
         add(padded: Int(parts.tm_sec), 2)
         add(".")
-        add(padded: time.tv_nsec / 1000, 6)
-        add("Z\"")
     }
 
     private mutating func add(padded value: Int, _ count: Int) {
