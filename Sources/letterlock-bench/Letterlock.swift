@@ -8,13 +8,33 @@ final class Letterlock: Subject {
     private var serverProcess: pid_t?
     override var isVariant: Bool { isOneOfSeveral }
     private let isOneOfSeveral: Bool
+    private let policy: String?
 
-    /// - Parameter option: What it is mounted with.
-    init(program: String, _ option: String? = nil, isVariant: Bool = false, workspace: String, log: String) {
+    /// - Parameters:
+    ///   - option: What it is mounted with.
+    ///   - policy: The rules that every opening is judged by.
+    init(
+        program: String, _ option: String? = nil, policy: String? = nil, isVariant: Bool = false, workspace: String,
+        log: String
+    ) {
         (self.program, self.workspace, self.option, isOneOfSeveral) = (program, workspace, option, isVariant)
+        self.policy = policy
         super.init(
-            name: "letterlock" + (option.map { " " + $0 } ?? ""), path: workspace + "/mount", log: log)
+            name: "letterlock" + (option.map { " " + $0 } ?? "") + (policy == nil ? "" : " with a policy"),
+            path: workspace + "/mount", log: log)
     }
+
+    /// Lets this very user do what it does anyway, by rules that look at the program too.
+    static let benchPolicy = """
+        default = "deny"
+        [[rule]]
+        name = "the benchmark"
+        effect = "allow"
+        paths = ["/**"]
+        operations = ["read", "write", "list", "control"]
+        exes = ["/**"]
+        uids = [\(getuid())]
+        """
 
     override var serverID: pid_t? { serverProcess }
     private var keyService: String { "keyfile:\(workspace)/key" }
@@ -36,6 +56,7 @@ final class Letterlock: Subject {
         try run(["mount", store, path, "--key-service", keyService] + options)
         isMounted = true
         serverProcess = try serverFromStatus()
+        if let policy { try File.write(path + "/.letterlock/policy", Array(policy.utf8), flags: O_WRONLY) }
     }
 
     override func unmount() {

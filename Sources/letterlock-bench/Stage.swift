@@ -19,6 +19,9 @@ final class Stage {
             Letterlock(program: program, "cache=none", workspace: workspace + "/letterlock-none", log: log),
             Letterlock(
                 program: program, "audit=off", isVariant: true, workspace: workspace + "/letterlock-off", log: log),
+            Letterlock(
+                program: program, policy: Letterlock.benchPolicy, isVariant: true,
+                workspace: workspace + "/letterlock-policy", log: log),
         ]
         if let alone {
             subjects.append(
