@@ -57,15 +57,21 @@ public struct SecretFSOptions: Sendable {
         public var service: String
         /// It has answered with what was asked for.
         public var isDone: Bool
-        public var count: Int
+        /// By how long they took: one more than there are bounds; not summed up.
+        public private(set) var counts = [Int](repeating: 0, count: bounds.count + 1)
         /// That they took together.
-        public var seconds: Double
+        public private(set) var seconds = 0.0
+        /// Upper bounds, seconds.
+        public static let bounds = [0.001, 0.005, 0.025, 0.1, 0.25, 1, 2.5, 10, 30]
 
-        public init(service: String, isDone: Bool, count: Int, seconds: Double) {
+        public init(service: String, isDone: Bool) {
             self.service = service
             self.isDone = isDone
-            self.count = count
-            self.seconds = seconds
+        }
+
+        public mutating func add(seconds: Double) {
+            counts[Self.bounds.firstIndex { seconds <= $0 } ?? Self.bounds.count] += 1
+            self.seconds += seconds
         }
     }
 

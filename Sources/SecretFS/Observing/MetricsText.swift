@@ -29,6 +29,21 @@ struct MetricsText {
         sample(name, labels, String(value))
     }
 
+    /// One series of a histogram.
+    ///
+    /// - Parameter counts: By bucket, one more than there are bounds; not summed up.
+    mutating func add(
+        _ name: String, _ labels: [(name: String, value: String)], _ bounds: [Double], _ counts: [Int], sum: Double
+    ) {
+        var total = 0
+        for (bound, count) in zip(bounds.map { "\($0)" } + ["+Inf"], counts) {
+            total += count
+            sample(name + "_bucket", labels + [("le", bound)], total)
+        }
+        sample(name + "_sum", labels, "\(sum)")
+        sample(name + "_count", labels, total)
+    }
+
     private static func escaped(_ value: String) -> String {
         value.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"").replacing("\n", with: "\\n")
     }
@@ -116,9 +131,13 @@ extension SecretFS {
         func labels(_ call: SecretFSOptions.KeyServiceCalls) -> [(name: String, value: String)] {
             [("service", call.service), ("result", call.isDone ? "ok" : "failed")]
         }
-        for call in calls { page.sample("key_service_calls_total", labels(call), call.count) }
-        page.begin("key_service_seconds_total", .counter, "How long key services took to answer.")
-        for call in calls { page.sample("key_service_seconds_total", labels(call), "\(call.seconds)") }
+        for call in calls { page.sample("key_service_calls_total", labels(call), call.counts.reduce(0, +)) }
+        page.begin("key_service_duration_seconds", .histogram, "How long key services took to answer.")
+        for call in calls {
+            page.add(
+                "key_service_duration_seconds", labels(call), SecretFSOptions.KeyServiceCalls.bounds, call.counts,
+                sum: call.seconds)
+        }
     }
 
     private func addJobs(to page: inout MetricsText) {
@@ -146,16 +165,9 @@ extension SecretFS {
         }
         page.begin("operation_duration_seconds", .histogram, "How long accesses took.")
         for (call, histogram) in counts.durations.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
-            var sum = 0
-            for (bound, count) in zip(Meter.Histogram.bounds.map { "\($0)" } + ["+Inf"], histogram.counts) {
-                sum += count
-                page.sample(
-                    "operation_duration_seconds_bucket", [("call", call.rawValue), ("le", bound)], sum)
-            }
-            page.sample(
-                "operation_duration_seconds_sum", [("call", call.rawValue)],
-                "\(Double(histogram.nanoseconds) / 1e9)")
-            page.sample("operation_duration_seconds_count", [("call", call.rawValue)], sum)
+            page.add(
+                "operation_duration_seconds", [("call", call.rawValue)], Meter.Histogram.bounds, histogram.counts,
+                sum: Double(histogram.nanoseconds) / 1e9)
         }
     }
 }

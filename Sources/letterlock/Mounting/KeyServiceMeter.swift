@@ -6,23 +6,14 @@ import Synchronization
 
 /// Counts what a server asks of key services, and how long they take to answer.
 final class KeyServiceMeter: Sendable {
-    private struct Counts {
-        var count = 0
-        var seconds = 0.0
-    }
     private struct Series: Hashable {
         var service: String
         var isDone: Bool
     }
-    private let counts = Mutex<[Series: Counts]>([:])
+    private let counts = Mutex<[Series: SecretFSOptions.KeyServiceCalls]>([:])
 
     var report: [SecretFSOptions.KeyServiceCalls] {
-        counts.withLock { counts in
-            counts.map { series, counts in
-                SecretFSOptions.KeyServiceCalls(
-                    service: series.service, isDone: series.isDone, count: counts.count, seconds: counts.seconds)
-            }
-        }
+        counts.withLock { Array($0.values) }
     }
 
     fileprivate func measure<R>(_ kind: KeySlotKind, _ body: () throws(KeyringError) -> R) throws(KeyringError) -> R {
@@ -40,8 +31,8 @@ final class KeyServiceMeter: Sendable {
     private func add(_ kind: KeySlotKind, isDone: Bool, _ seconds: Double) {
         counts.withLock { counts in
             let series = Series(service: kind.name, isDone: isDone)
-            counts[series, default: Counts()].count += 1
-            counts[series, default: Counts()].seconds += seconds
+            let none = SecretFSOptions.KeyServiceCalls(service: series.service, isDone: isDone)
+            counts[series, default: none].add(seconds: seconds)
         }
     }
 
