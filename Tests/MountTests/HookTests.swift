@@ -251,3 +251,15 @@ final class HookTests {
         #expect(status("could not be started"))
     }
 }
+
+/// What an administrator begins with.
+struct HookExampleTests {
+    @Test func theExampleIsTaken() throws {
+        let work = try Workspace()
+        let checked = try work.letterlock("hooks", "check", ExampleTests.examples + "/hooks/hooks.toml")
+        #expect(checked.status == 0 && checked.text.hasSuffix(": 3 hooks\n"), "\(checked.complaint)")
+        try put("[[hook]]\nname = \"x\"\n", work("bad.toml"))
+        let bad = try work.letterlock("hooks", "check", work("bad.toml"))
+        #expect(bad.status == 1 && bad.complaint.contains("bad.toml:1: a hook has no paths"), "\(bad.complaint)")
+    }
+}
