@@ -22,6 +22,8 @@ public final class SecretFS: FileSystem {
     let policyParts = PolicyParts()
     let hookParts = PolicyParts()
     let hooks: HookRules
+    /// Who has read what the last revocation concerns, as far as the audit log is read.
+    let readership = Mutex<RevocationReadership?>(nil)
     let readerTable: ReaderTable
     let meter = Meter()
     /// Changes whose time came, counted.
@@ -52,7 +54,7 @@ public final class SecretFS: FileSystem {
         readerTable = ReaderTable(tree)
         gate.add(readerTable)
         gate.add(meter)
-        let teller = EventTeller(options.events, gate)
+        let teller = EventTeller(options.events, gate) { [keyClock] in keyClock.wake() }
         gate.add(teller)
         let era = UInt16(truncatingIfNeeded: options.era)
         writers = HandleTable(era: era)
@@ -79,7 +81,10 @@ public final class SecretFS: FileSystem {
         dropWhatPredecessorsLeft()
         if !tree.isReadOnly {
             hooks.engine?.start()
-            keyClock.start { [weak self] in self?.doWhatIsDue(at: .now) }
+            keyClock.start { [weak self] in
+                self?.doWhatIsDue(at: .now)
+                self?.reportRevocations()
+            }
         }
         tree.startJobs()
     }

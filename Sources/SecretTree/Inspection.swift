@@ -61,8 +61,16 @@ struct Inspection {
                 return true
             }
             try store.scan(.all(.job), prefix: .max) { record, value in
-                if let job = seals.records.open(record, value, { JobRecord($0) }) {
-                    state.jobs[job.progress.kind] = job
+                if record.low != 0 {
+                    if let kind = JobKind(rawValue: UInt8(truncatingIfNeeded: record.owner)) {
+                        state.jobFailures[kind] = seals.records.open(record, value) { JobFailures($0) }
+                    }
+                } else if let job = seals.records.open(record, value, { JobRecord($0) }) {
+                    if record.high == 0 {
+                        state.jobs[job.progress.kind] = job
+                    } else {
+                        state.earlierRevocations[record.high] = job
+                    }
                 }
                 return true
             }

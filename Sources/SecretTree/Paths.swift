@@ -37,6 +37,12 @@ extension SecretTree {
         if let failure { throw failure }
     }
 
+    /// Whether a KEK version guards a file's content; false for what is damaged. The tree may be locked for reading, so that
+    /// it can be asked within `walk`.
+    public func isGuarded(_ attributes: NodeAttributes, by version: KEKVersion) -> Bool {
+        attributes.content != 0 && (try? self.version(ofContent: attributes.content)) == version
+    }
+
     /// Longer than any path an application can name at once; what lies deeper is left out.
     private static let pathLimit = 64 * 1024
     private static let depthLimit = 1024

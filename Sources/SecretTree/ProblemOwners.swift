@@ -6,14 +6,9 @@ extension SecretTree {
     /// What was found damaged, each with the node that it belongs to where there is one. Looks through all nodes if a job has
     /// found damage since the last time.
     public var problemsByNode: [Problem] {
-        var wanted = Set(problems.compactMap { $0.node == nil ? $0.content : nil })
+        let wanted = Set(problems.compactMap { $0.node == nil ? $0.content : nil })
         guard !wanted.isEmpty else { return problems }
-        var owners: [UInt64: NodeID] = [:]
-        for id in (try? files()) ?? [] where !wanted.isEmpty {
-            // What is damaged itself is nobody's.
-            guard let attributes = try? attributes(of: id), wanted.remove(attributes.content) != nil else { continue }
-            owners[attributes.content] = id
-        }
+        let owners = self.owners(of: wanted)
         return problemList.withLock { list in
             for index in list.indices {
                 guard let content = list[index].content else { continue }
@@ -22,6 +17,18 @@ extension SecretTree {
             }
             return list
         }
+    }
+
+    /// Whose some contents are, where they are somebody's. Looks through all nodes.
+    func owners(of contents: Set<UInt64>) -> [UInt64: NodeID] {
+        var wanted = contents
+        var owners: [UInt64: NodeID] = [:]
+        for id in (try? files()) ?? [] where !wanted.isEmpty {
+            // What is damaged itself is nobody's.
+            guard let attributes = try? attributes(of: id), wanted.remove(attributes.content) != nil else { continue }
+            owners[attributes.content] = id
+        }
+        return owners
     }
 }
 

@@ -172,6 +172,10 @@ final class TreeState: @unchecked Sendable {
     /// Those of them that an earlier process's job had begun to copy a content to.
     var copies: Set<NodeID> = []
     var jobs: [JobKind: JobRecord] = [:]
+    /// What they could not do.
+    var jobFailures: [JobKind: JobFailures] = [:]
+    /// Revocations before the last one, by their places among them.
+    var earlierRevocations: [UInt64: JobRecord] = [:]
     /// The records that were changed since a change began to be rehearsed; nil if none is, or its keys are not these any more.
     var touched: Set<RecordKey>?
     /// The large content that a job copies at the moment.

@@ -19,6 +19,9 @@ struct Transaction: RecordSource {
     var newGarbage: [UInt64] = []
     var endedGarbage: [UInt64] = []
     var jobs: [JobKind: JobRecord] = [:]
+    var jobFailures: [JobKind: JobFailures] = [:]
+    /// Revocations before the last one that are kept from now on, or changed; nil for one that is forgotten.
+    var earlierRevocations: [UInt64: JobRecord?] = [:]
     /// A large content begins to be copied; these of its maps are copied now; it is done.
     var newCopy: ContentCopy?
     var copiedMaps: [UInt64] = []
@@ -216,6 +219,8 @@ extension SecretTree {
         state.root = root
         if let prepared = transaction.prepared { keyring.commit(prepared) }
         for (kind, job) in transaction.jobs { state.jobs[kind] = job }
+        for (kind, failures) in transaction.jobFailures { state.jobFailures[kind] = failures }
+        for (place, job) in transaction.earlierRevocations { state.earlierRevocations[place] = job }
         follow(transaction)
         if !state.suspects.isEmpty {
             for record in transaction.staged.keys { state.suspects[record] = nil }

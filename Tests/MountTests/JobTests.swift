@@ -116,6 +116,11 @@ struct JobTests {
         #expect(try mounted.answer(job).hasPrefix("{\"state\":\"done\",\"done\":2,\"total\":3,\"failed\":1,"))
         let status = try mounted.workspace.letterlock("status", mounted.path).text
         #expect(status.contains("\n  /a/secret: the envelope of content 1 is not the one last written\n"), "\(status)")
+        let failures = "\"failures\":[{\"path\":\"/a/secret\","
+        #expect(try mounted.answer(job).contains(failures))
+        // Another server knows it too, until there is another value.
+        try mounted.remount()
+        #expect(try mounted.answer(job).contains(failures))
         for name in ["b", "c"] { #expect(try text(mounted(name + "/secret")) == "value of \(name)") }
         expectErrno(EBADMSG) { _ = try contents(mounted("a/secret")) }
     }

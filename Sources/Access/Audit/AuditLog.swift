@@ -153,6 +153,14 @@ public final class AuditLog: @unchecked Sendable {
     /// What came while a device did not answer.
     private let overdue = Mutex<[[UInt8]]>([])
 
+    /// Records of other things than accesses, all of them or none.
+    func append(_ bodies: [[UInt8]]) throws(AuditFailure) {
+        let passed: Void? = try turnstile.pass { () throws(AuditFailure) in
+            try write { next, text in for body in bodies { next.chain(body, into: &text) } }
+        }
+        guard passed != nil else { throw AuditFailure(errno: EBUSY) }
+    }
+
     // MARK: In the turnstile
 
     /// An access's records go straight into the text that is written: what both have in common is put together once.

@@ -30,7 +30,7 @@ extension SecretFS {
     }
 
     /// The node at a path from the mount's root; symbolic links are not followed, as they may lead anywhere.
-    private func node(at path: Substring) throws(Errno) -> NodeID {
+    func node(at path: Substring) throws(Errno) -> NodeID {
         guard !path.isEmpty else { throw .invalid }
         var place = NodeID.root
         for part in path.split(separator: "/") where part != "." {
@@ -63,8 +63,24 @@ extension SecretFS {
             ("state", .text(job.state.name)), ("done", .number(Int(clamping: job.done))),
             ("total", .number(Int(clamping: job.total))), ("failed", .number(Int(clamping: job.failed))),
             ("started", .optional(job.started?.rfc3339)), ("ended", .optional(job.ended?.rfc3339)),
-            ("waits_for", .optional(job.obstacle)),
+            ("waits_for", .optional(job.obstacle)), ("failures", failuresDocument(kind)),
         ])
+    }
+
+    /// The files that could not be done, the first 256 of them.
+    func failuresDocument(_ kind: JobKind) -> JSON {
+        .array(
+            tree.failures(of: kind).map { failure in
+                .object([
+                    ("path", .optional(path(of: failure.node))),
+                    ("inode", failure.node.map { .number(Int(clamping: $0.rawValue)) } ?? .null),
+                    ("reason", .text(failure.reason.name)),
+                ])
+            })
+    }
+
+    private func path(of node: NodeID?) -> String? {
+        node.flatMap(gate.paths.path).map { String(decoding: $0, as: UTF8.self) }
     }
 
     /// Jobs that have been begun, for `status`.
@@ -72,70 +88,10 @@ extension SecretFS {
         .array(
             JobKind.allCases.map { ($0, tree.job($0)) }.filter { $0.1.state != .idle }.map { kind, job in
                 .object([
-                    ("kind", .text("\(kind)")), ("state", .text(job.state.name)),
+                    ("kind", .text("\(kind)")), ("state", .text(stateName(of: job))),
                     ("done", .number(Int(clamping: job.done))), ("total", .number(Int(clamping: job.total))),
-                    ("failed", .number(Int(clamping: job.failed))), ("waits_for", .optional(job.obstacle)),
+                    ("failed", .number(Int(clamping: job.failed))), ("waits_for", .optional(obstacle(of: job))),
                 ])
             })
-    }
-
-    /// The revocation with the paths that it concerns: what is not re-encrypted yet, and what was and holds the value
-    /// that may be known.
-    func revocationText() throws(Errno) -> ControlText {
-        let text = ControlText()
-        text.append(String(revocationDocument.line.dropLast(2)) + ",\"affected\":[")
-        guard let version = tree.job(.revoke).version else {
-            text.append("]}\n")
-            return text
-        }
-        var isFirst = true
-        func append(_ path: UnsafeRawBufferPointer) {
-            text.append((isFirst ? "" : ",") + JSON.text(String(decoding: path, as: UTF8.self)).line.dropLast())
-            isFirst = false
-        }
-        try answering { () throws(TreeError) in
-            try tree.withPaths(under: version) { append(UnsafeRawBufferPointer(rebasing: $0.dropLast())) }
-            try tree.walk { path, attributes in
-                if attributes.needsRegeneration { append(path) }
-                return true
-            }
-        }
-        text.append("]}\n")
-        return text
-    }
-
-    private var revocationDocument: JSON {
-        let job = tree.job(.revoke)
-        let hasBegun = job.state != .idle
-        let isDone = job.state == .done
-        let begun: JSON = hasBegun ? "done" : "idle"
-        let record = job.version.flatMap { tree.keyring.lifecycle[$0] }
-        return .object([
-            ("state", .text(job.state.name)),
-            ("version", job.version.map { .number(Int($0.rawValue)) } ?? .null),
-            ("reason", .optional(record?.reason)),
-            ("started", .optional(job.started?.rfc3339)), ("ended", .optional(job.ended?.rfc3339)),
-            ("waits_for", .optional(job.obstacle)),
-            (
-                "steps",
-                .array([
-                    .object([
-                        ("step", "list"), ("state", begun), ("files", .number(Int(clamping: job.total))),
-                        ("paths", .optional(job.version.map { "keys/\($0)/paths" })),
-                    ]),
-                    .object([
-                        ("step", "rotate"), ("state", begun),
-                        ("primary", job.successor.map { .number(Int($0.rawValue)) } ?? .null),
-                    ]),
-                    .object([("step", "compromise"), ("state", begun)]),
-                    .object([
-                        ("step", "reencrypt"), ("state", .text(job.state.name)),
-                        ("done", .number(Int(clamping: job.done))), ("total", .number(Int(clamping: job.total))),
-                        ("failed", .number(Int(clamping: job.failed))),
-                    ]),
-                    .object([("step", "report"), ("state", isDone ? "done" : hasBegun ? "running" : "idle")]),
-                ])
-            ),
-        ])
     }
 }

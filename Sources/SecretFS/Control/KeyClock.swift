@@ -5,6 +5,7 @@ final class KeyClock: @unchecked Sendable {
     private let monitor = Monitor()
     // Touched within `monitor.locked` alone.
     private var isRunning = false
+    private var isAsked = false
 
     /// Calls `tick` now and then, beginning at once: what came due while nobody served is done once.
     func start(_ tick: @escaping @Sendable () -> Void) {
@@ -17,6 +18,14 @@ final class KeyClock: @unchecked Sendable {
         }
     }
 
+    /// Has it tick now.
+    func wake() {
+        monitor.locked {
+            isAsked = true
+            monitor.wake()
+        }
+    }
+
     func stop() {
         monitor.locked {
             isRunning = false
@@ -25,6 +34,10 @@ final class KeyClock: @unchecked Sendable {
     }
 
     private func hasStopped(within seconds: Double) -> Bool {
-        monitor.locked { monitor.wait(milliseconds: Int(seconds * 1000)) { !isRunning } }
+        monitor.locked {
+            _ = monitor.wait(milliseconds: Int(seconds * 1000)) { !isRunning || isAsked }
+            isAsked = false
+            return !isRunning
+        }
     }
 }

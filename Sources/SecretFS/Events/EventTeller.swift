@@ -13,8 +13,12 @@ final class EventTeller: AccessObserver, TreeObserver {
     private struct Sight: Sendable { weak var gate: Gate? }
     private let sight: Mutex<Sight>
 
-    init(_ stream: EventStream, _ gate: Gate) {
+    /// Called at the end of a revocation.
+    private let revocationHasEnded: @Sendable () -> Void
+
+    init(_ stream: EventStream, _ gate: Gate, revocationHasEnded: @escaping @Sendable () -> Void) {
         self.stream = stream
+        self.revocationHasEnded = revocationHasEnded
         sight = Mutex(Sight(gate: gate))
     }
 
@@ -71,6 +75,7 @@ final class EventTeller: AccessObserver, TreeObserver {
         event.add("done", .number(Int(clamping: job.done)))
         event.add("failed", .number(Int(clamping: job.failed)))
         stream.tell(event)
+        if kind == .revoke { revocationHasEnded() }
     }
 }
 

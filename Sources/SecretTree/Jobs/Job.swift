@@ -56,6 +56,8 @@ public struct JobProgress: Sendable, Equatable {
     public var version: KEKVersion?
     /// For a revocation: the version that became primary for it, or was.
     public var successor: KEKVersion?
+    /// Of a revocation that has ended: its report is in the audit log.
+    public var isReported = false
     /// What a running job waits for at the moment; it goes on by itself. Not stored.
     public var obstacle: String?
 
@@ -67,7 +69,7 @@ public struct JobProgress: Sendable, Equatable {
 ///     kind 1 | state 1 | flags 2 | version 4 | successor 4 | cursor 8 | end 8 | scope 8 |
 ///     done 8 | total 8 | failed 8 | started 12 | ended 12 | new contents 8 | done before 8
 ///
-/// Flags: 1 looks again, 2 is erasing.
+/// Flags: 1 looks again, 2 is erasing, 4 is reported.
 struct JobRecord: Sendable, Equatable {
     var progress: JobProgress
     /// Something came to lie behind the cursor that is the job's to do: it goes through everything once more.
@@ -98,6 +100,7 @@ struct JobRecord: Sendable, Equatable {
         let flags = bytes.number(UInt16.self, at: 2)
         looksAgain = flags & 1 != 0
         isErasing = flags & 2 != 0
+        progress.isReported = flags & 4 != 0
         let version = bytes.number(UInt32.self, at: 4)
         progress.version = version == 0 ? nil : KEKVersion(rawValue: version)
         let successor = bytes.number(UInt32.self, at: 8)
@@ -117,7 +120,7 @@ struct JobRecord: Sendable, Equatable {
 
     func put(into bytes: UnsafeMutableRawBufferPointer) {
         let none = Timestamp(seconds: 0, nanoseconds: 0)
-        let flags: UInt32 = (looksAgain ? 1 : 0) | (isErasing ? 2 : 0)
+        let flags: UInt32 = (looksAgain ? 1 : 0) | (isErasing ? 2 : 0) | (progress.isReported ? 4 : 0)
         bytes.put(UInt32(progress.kind.rawValue) | UInt32(progress.state.rawValue) << 8 | flags << 16, at: 0)
         bytes.put(progress.version?.rawValue ?? 0, at: 4)
         bytes.put(progress.successor?.rawValue ?? 0, at: 8)

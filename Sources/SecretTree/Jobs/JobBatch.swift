@@ -7,6 +7,8 @@ struct JobBatch {
     /// Files done, and files that could not be.
     var done: UInt64 = 0
     var failed: UInt64 = 0
+    /// Which those are.
+    var failures: [JobFailure] = []
     /// Everything up to here is gone through.
     var cursor: UInt64
     /// And that is all there is.
@@ -15,6 +17,11 @@ struct JobBatch {
     var large: NodeID?
 
     init(after cursor: UInt64) { self.cursor = cursor }
+
+    mutating func fail(_ failure: JobFailure) {
+        failed += 1
+        failures.append(failure)
+    }
 }
 
 extension SecretTree {
@@ -51,6 +58,7 @@ extension SecretTree {
             job.cursor = done.cursor
             job.progress.done += done.done
             job.progress.failed += done.failed
+            transaction.note(done.failures, of: kind)
             job.progress.total = max(job.progress.total, job.progress.done + job.progress.failed)
             if done.isEnd { transaction.endPass(&job) }
             transaction.set(job)

@@ -27,6 +27,7 @@ extension SecretTree {
             if let scope { _ = try transaction.node(scope) }
             var job = newJob(kind, version, scope, now)
             if let files { job.progress.total = UInt64(files) }
+            transaction.forgetFailures(of: kind)
             transaction.set(job)
         }
         jobsRunner.wake()
@@ -101,6 +102,8 @@ extension SecretTree {
                 if lifecycle.primary == version { _ = try lifecycle.rotate(now: now) }
                 try lifecycle.compromise(version, reason: reason, now: now)
             }
+            transaction.keepRevocation()
+            transaction.forgetFailures(of: .revoke)
             var job = newJob(.revoke, version, nil, now)
             // Counted by hand: the version is not compromised before this transaction is.
             job.progress.total = UInt64(max(0, state.versionCounts[version] ?? 0))
@@ -160,7 +163,7 @@ extension Transaction {
     }
 
     /// A job has gone through everything: it begins anew if it has to, and else has what is left of the old erased.
-    func endPass(_ job: inout JobRecord) {
+    mutating func endPass(_ job: inout JobRecord) {
         let state = tree.state
         var isWhole = !job.looksAgain
         if isWhole, job.progress.kind == .revoke, let version = job.progress.version {
@@ -179,5 +182,6 @@ extension Transaction {
         job.end = job.progress.kind == .rewrap ? root.nextContent : root.nextNode
         job.doneBefore = job.progress.done
         job.progress.failed = 0
+        forgetFailures(of: job.progress.kind)
     }
 }

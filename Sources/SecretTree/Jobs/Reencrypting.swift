@@ -27,7 +27,7 @@ extension SecretTree {
                 }
                 switch outcome {
                 case .done: batch.done += 1
-                case .failed: batch.failed += 1
+                case .failed(let failure): batch.fail(failure)
                 case .nothing, .held: break
                 case .isLarge:
                     batch.large = id
@@ -107,8 +107,10 @@ extension SecretTree {
         } catch {
             switch error {
             case .notFound, .key(.revoked), .key(.expired), .key(.destroyed): outcome = .nothing
-            case .tampered, .key, .storage: outcome = .failed
-            default: throw error
+            default:
+                guard let reason = JobFailure.Reason(error) else { throw error }
+                let content = (try? attributes(of: id).content) ?? 0
+                outcome = .failed(JobFailure(node: id, content: content, reason: reason))
             }
         }
         // Replaced, or the primary has changed meanwhile: it is looked at again.
@@ -118,7 +120,10 @@ extension SecretTree {
             // Held or cancelled meanwhile: the file is looked at again when the job goes on.
             guard var job = transaction.running(kind) else { return }
             if outcome == .done { job.progress.done += 1 }
-            if outcome == .failed { job.progress.failed += 1 }
+            if case .failed(let failure) = outcome {
+                job.progress.failed += 1
+                transaction.note([failure], of: kind)
+            }
             job.cursor = max(job.cursor, id.rawValue)
             job.progress.total = max(job.progress.total, job.progress.done + job.progress.failed)
             transaction.set(job)
@@ -134,9 +139,9 @@ struct JobScope: Sendable {
 }
 
 /// What became of one file.
-enum ReencryptionOutcome {
+enum ReencryptionOutcome: Equatable {
     case done
-    case failed
+    case failed(JobFailure)
     /// It is new, or gone, or not the job's.
     case nothing
     /// It lies in blocks and takes more than one transaction.
@@ -161,8 +166,10 @@ extension Transaction {
     mutating func reencryptSmall(_ id: NodeID, _ job: JobRecord, _ bytes: inout Int) throws(TreeError)
         -> ReencryptionOutcome
     {
+        var content: UInt64 = 0
         do throws(TreeError) {
             var node = try node(id)
+            content = node.attributes.content
             guard try needsReencryption(node, job) else { return .nothing }
             if node.isInBlocks { return .isLarge }
             let body = ScratchBuffer(byteCount: Contents.inlineLimit)
@@ -187,8 +194,9 @@ extension Transaction {
         } catch {
             switch error {
             case .notFound: return .nothing
-            case .tampered, .key, .storage: return .failed
-            default: throw error
+            default:
+                guard let reason = JobFailure.Reason(error) else { throw error }
+                return .failed(JobFailure(node: id, content: content, reason: reason))
             }
         }
     }

@@ -34,7 +34,8 @@ extension SecretTree {
                         if try transaction.rewrap(content, from: job.progress.version) { batch.done += 1 }
                     } catch {
                         switch error {
-                        case .tampered, .key: batch.failed += 1
+                        case .tampered: batch.fail(JobFailure(node: nil, content: content, reason: .tampered))
+                        case .key: batch.fail(JobFailure(node: nil, content: content, reason: .key))
                         default: throw error
                         }
                     }

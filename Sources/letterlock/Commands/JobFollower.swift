@@ -16,11 +16,9 @@ struct JobFollower {
         var first: Int?
         var nextLine = start + Self.secondsBeforeLines
         while true {
-            let progress = try control.json(job)
-            let place =
-                job == "revoke" ? progress["steps"].elements.first { $0["step"].words == "reencrypt" } : progress
-            let (done, total) = (place?["done"].integer ?? 0, place?["total"].integer ?? 0)
-            let failed = place?["failed"].integer ?? 0
+            let progress = try progress()
+            let (done, total) = (progress["done"].integer ?? 0, progress["total"].integer ?? 0)
+            let failed = progress["failed"].integer ?? 0
             let begun = first ?? done
             first = begun
             let state = progress["state"].words
@@ -42,6 +40,12 @@ struct JobFollower {
             }
             usleep(Self.pause)
         }
+    }
+
+    /// What `revoke` reads as is long: `status` has what is looked for here.
+    private func progress() throws(Failure) -> JSON {
+        guard job == "revoke" else { return try control.json(job) }
+        return try control.json("status")["jobs"].elements.first { $0["kind"].words == job } ?? .null
     }
 
     private func end(_ state: String, _ done: Int, _ failed: Int) throws(Failure) {
