@@ -56,6 +56,19 @@ final class EventStreamTests {
         }
     }
 
+    @Test func `the thousandth event takes no more of the stack than the first`() throws {
+        let stream = EventStream(memory: memory)
+        let places = Mutex<[UInt]>([])
+        stream.connect { _ in
+            var here = 0
+            places.withLock { places in withUnsafePointer(to: &here) { places.append(UInt(bitPattern: $0)) } }
+        }
+        for number in 0..<1000 { stream.tell(event("\(number)")) }
+        let used = places.withLock { $0 }.dropFirst()
+        let (highest, lowest) = (try #require(used.max()), try #require(used.min()))
+        #expect(used.count == 1000 && highest - lowest < 1024)
+    }
+
     @Test func `whoever would wait is told so, and tail is told that this is the end`() throws {
         let stream = EventStream(memory: memory)
         let handle = try stream.open(caller)

@@ -28,7 +28,9 @@ public final class EventStream: Sendable {
     private let own: Memory?
     private struct Memory: @unchecked Sendable { let bytes: UnsafeMutableRawPointer }
     /// Has those who wait asked again.
-    private let bell = Mutex<(@Sendable (_ waiters: [UInt64]) -> Void)?>(nil)
+    private let bell = Mutex(Bell())
+    /// Not the closure by itself: each time a generic container hands one out it puts another layer around what it keeps.
+    private struct Bell: Sendable { var wake: (@Sendable (_ waiters: [UInt64]) -> Void)? }
 
     public static let byteCount = EventRing.byteCount
 
@@ -56,7 +58,7 @@ public final class EventStream: Sendable {
 
     /// - Parameter wake: has the reads that wait asked again, and wakes those who wait in poll(2), by the kernel's numbers.
     public func connect(_ wake: @escaping @Sendable (_ waiters: [UInt64]) -> Void) {
-        bell.withLock { $0 = wake }
+        bell.withLock { $0.wake = wake }
         ring()
     }
 
@@ -106,7 +108,7 @@ public final class EventStream: Sendable {
     }
 
     private func ring() {
-        guard let wake = bell.withLock({ $0 }) else { return }
+        guard let wake = bell.withLock({ $0 }).wake else { return }
         let waiters = contents.withLock { contents in
             contents.rows.values.map { contents.row($0).waiter }.filter { $0 != 0 }
         }

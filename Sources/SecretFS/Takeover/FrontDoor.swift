@@ -41,7 +41,9 @@ public final class FrontDoor: FileSystem, @unchecked Sendable {
     /// Somebody asks how long it was not used.
     private let tracksUse: Bool
     /// Has the kernel drop a node's pages.
-    private let invalidate = Mutex<(@Sendable (UInt64) -> Void)?>(nil)
+    private let pages = Mutex(Pages())
+    /// Not the closure by itself: each time a generic container hands one out it puts another layer around what it keeps.
+    private struct Pages: Sendable { var invalidate: (@Sendable (UInt64) -> Void)? }
     /// When something was last asked for, in seconds of CLOCK_BOOTTIME; requests of the control directory do not count.
     private let lastUse = Atomic<Int64>(SecretFS.bootSeconds)
     /// The root directory's attributes as they were when it was locked.
@@ -67,7 +69,7 @@ public final class FrontDoor: FileSystem, @unchecked Sendable {
     ///
     /// - Parameter invalidate: Drops a node's pages; called by a thread that may wait for it.
     public func connect(_ invalidate: @escaping @Sendable (UInt64) -> Void) {
-        self.invalidate.withLock { $0 = invalidate }
+        pages.withLock { $0.invalidate = invalidate }
         lock.reading { inner?.connect(invalidate) }
     }
 
@@ -108,7 +110,7 @@ public final class FrontDoor: FileSystem, @unchecked Sendable {
             lock.writing { inner = fileSystem }
             lastUse.store(SecretFS.bootSeconds, ordering: .relaxed)
             options.events.tell(Event(.unlocked))
-            if let invalidate = invalidate.withLock({ $0 }) { fileSystem.connect(invalidate) }
+            if let invalidate = pages.withLock({ $0 }).invalidate { fileSystem.connect(invalidate) }
         }
     }
 
