@@ -28,6 +28,9 @@ struct SoakTests {
         print(
             "soak: \(counts.kills) killed, \(counts.crashes) crashed, \(counts.upgrades) upgraded;",
             crew.map { "\($0.name) \($0.count)" }.joined(separator: ", "))
+        // None has died of itself.
+        let restarts = try mounted.restarts()
+        #expect(restarts <= counts.kills + counts.crashes)
         // Read before anything is unmounted: what was acknowledged is there, and still there afterwards.
         let log = try text(mounted("log"))
         try mounted.remount()

@@ -57,14 +57,19 @@ final class Mounted {
     }
 
     /// The process that serves now, or its guardian, as the mount says.
-    func process(_ name: String) throws -> pid_t {
+    func process(_ name: String) throws -> pid_t { pid_t(try number("pid", of: name)) }
+
+    /// How often a server was started for one that had died.
+    func restarts() throws -> Int { try number("restarts", of: "guardian") }
+
+    /// A number that `status` tells of one of the processes.
+    private func number(_ field: String, of process: String) throws -> Int {
         let status = try text(control("status"))
-        guard let server = status.firstRange(of: "\"\(name)\""),
-            let start = status[server.upperBound...].firstRange(of: "\"pid\":")
-        else { throw HarnessError("status names no process: \(status)") }
-        let digits = status[start.upperBound...].drop { !$0.isNumber }.prefix { $0.isNumber }
-        guard let pid = pid_t(digits) else { throw HarnessError("status names no process: \(status)") }
-        return pid
+        guard let server = status.firstRange(of: "\"\(process)\""),
+            let start = status[server.upperBound...].firstRange(of: "\"\(field)\":"),
+            let number = Int(status[start.upperBound...].drop { !$0.isNumber }.prefix { $0.isNumber })
+        else { throw HarnessError("status does not tell it: \(status)") }
+        return number
     }
 
     /// Unmounts as an administrator does.
