@@ -47,7 +47,8 @@ let package = Package(
         // Loaded when it is needed, and so not linked: see its header.
         .target(name: "CCurl", linkerSettings: [.linkedLibrary("dl")]),
         .target(name: "CPKCS11", linkerSettings: [.linkedLibrary("dl")]),
-        room("KeyServices", ["Keyring", "Sodium", "CCurl", "CPKCS11"]),
+        .target(name: "CTSS2", cSettings: [.define("_GNU_SOURCE")], linkerSettings: [.linkedLibrary("dl")]),
+        room("KeyServices", ["Keyring", "Sodium", "CCurl", "CPKCS11", "CTSS2"]),
         room("Storage", ["Threads", "CSQLite", "CLinux"]),
         room("SecretTree", ["Threads", "Keyring", "Storage", "Sodium", "CLinux"]),
         room("Fuse", ["Threads", "CFuse", "CLinux"]),

@@ -17,7 +17,8 @@ public enum RemoteKeyServices {
         case .awskms: try KMSService(text)
         case .age: try AgeService(text)
         case .pkcs11: try PKCS11Service(text)
-        case .passphrase, .keyfile, .tpm2, .recovery:
+        case .tpm2: try TPM2Service(text)
+        case .passphrase, .keyfile, .recovery:
             throw .serviceUnavailable("key service '\(kind.name)' is not supported by this version")
         }
     }

@@ -47,8 +47,9 @@ public struct KeySlot: Sendable, Equatable {
     /// Its kind, and which of a service's keys: `vault:transit/prod`. Not authenticated.
     public var label: String {
         switch kind {
-        case .passphrase, .keyfile, .tpm2, .recovery: kind.name
-        case .vault, .awskms, .pkcs11, .age:
+        case .passphrase, .keyfile, .recovery: kind.name
+        case .tpm2 where parameters.isEmpty: kind.name
+        case .vault, .awskms, .pkcs11, .tpm2, .age:
             // Nobody vouches for these bytes: what a terminal might act on is not shown.
             "\(kind.name):\(String(decoding: parameters.map { (0x21...0x7E).contains($0) ? $0 : 0x3F }, as: UTF8.self))"
         }

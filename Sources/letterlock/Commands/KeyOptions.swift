@@ -4,7 +4,7 @@ import ArgumentParser
 struct KeyOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "What opens the keyring: passphrase (default), recovery, keyfile:PATH, credential:NAME, vault:https://HOST:PORT/MOUNT/KEY, awskms:KEY, pkcs11:URI or age:RECIPIENT.",
+            "What opens the keyring: passphrase (default), recovery, keyfile:PATH, credential:NAME, vault:https://HOST:PORT/MOUNT/KEY, awskms:KEY, pkcs11:URI, tpm2 or age:RECIPIENT.",
             valueName: "spec"))
     var keyService: String?
 

@@ -17,7 +17,7 @@ private struct SlotStore: ParsableArguments {
 
     @Argument(
         help: ArgumentHelp(
-            "A key service: passphrase, recovery, keyfile:PATH, credential:NAME, vault:https://HOST:PORT/MOUNT/KEY, awskms:KEY, pkcs11:URI, age:RECIPIENT. Of those that are there also the number that the list shows.",
+            "A key service: passphrase, recovery, keyfile:PATH, credential:NAME, vault:https://HOST:PORT/MOUNT/KEY, awskms:KEY, pkcs11:URI, tpm2, age:RECIPIENT. Of those that are there also the number that the list shows.",
             valueName: "spec"))
     var spec: String
 

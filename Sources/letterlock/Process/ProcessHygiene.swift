@@ -21,7 +21,11 @@ enum ProcessHygiene {
         raise(RLIMIT_NOFILE)
         raise(__RLIMIT_MEMLOCK)
         openStandardDescriptors()
+        // tss2's libraries write what they think of an answer to standard error.
+        hasQuietedTPM = getenv(tpmLog) == nil && setenv(tpmLog, "all+NONE", 0) == 0
     }
+
+    private static let tpmLog = "TSS2_LOG"
 
     private static func set(_ number: Int32, _ handler: __sighandler_t?) {
         givenSignals.append((number, signal(number, handler)))
@@ -31,6 +35,7 @@ enum ProcessHygiene {
     nonisolated(unsafe) private static var givenSignals: [(Int32, __sighandler_t?)] = []
     nonisolated(unsafe) private static var givenUmask: mode_t = 0o022
     nonisolated(unsafe) private static var givenLimits: [(__rlimit_resource, rlimit)] = []
+    nonisolated(unsafe) private static var hasQuietedTPM = false
 
     /// Gives back what this process was started with, for a program that takes its place. That it dumps no core stays.
     static func restoreForOthers() {
@@ -40,6 +45,7 @@ enum ProcessHygiene {
             setrlimit(resource, &limit)
         }
         for (number, handler) in givenSignals { signal(number, handler) }
+        if hasQuietedTPM { unsetenv(tpmLog) }
     }
 
     /// Gives back the pages of programs and libraries that starting took: what is still used comes back from the page cache

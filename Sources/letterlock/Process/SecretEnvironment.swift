@@ -157,6 +157,7 @@ final class SecretEnvironment {
     ///
     /// - Throws: if it cannot be run.
     func execute(_ command: [String]) throws(Failure) {
+        ProcessHygiene.restoreForOthers()
         var pointers: [UnsafeMutablePointer<CChar>?] = []
         var place = environ
         while let text = place.pointee {
@@ -169,7 +170,6 @@ final class SecretEnvironment {
         var words: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) }
         words.append(nil)
         defer { for word in words { free(word) } }
-        ProcessHygiene.restoreForOthers()
         execvpe(command[0], words, pointers)
         let number = errno
         throw Failure(

@@ -16,6 +16,7 @@ final class Bao {
     }()
 
     static let isInstalled = program != nil
+    static let isTested = isInstalled || TestTools.mustBeThere
     static let installing: StaticString = "OpenBao is not installed: run .ci/install-packages test"
 
     init(_ workspace: Workspace) throws {

@@ -21,6 +21,7 @@ final class Cloud {
     private(set) var user = (id: "AKIAUSER", secret: "not-verified")
 
     static let isInstalled = Player.allCases.allSatisfy { access($0.program, X_OK) == 0 }
+    static let isTested = isInstalled || TestTools.mustBeThere
     static let installing: StaticString = "moto and MiniStack are not installed: run .ci/install-packages test"
 
     /// - Parameter policy: What the user may do; nil for everything.

@@ -30,6 +30,9 @@ final class SilentPort {
 
 /// What `.ci/install-packages test` has put beside the build.
 enum TestTools {
+    /// Where changes are checked before they are taken nothing is left out: what is not installed fails.
+    static let mustBeThere = Workspace.variable("CI") == "true"
+
     static let directory: String = {
         let root = #filePath.split(separator: "/").dropLast(4).joined(separator: "/")
         return Workspace.variable("LETTERLOCK_TEST_TOOLS") ?? "/\(root)/.build/test-tools"

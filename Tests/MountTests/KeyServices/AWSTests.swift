@@ -2,7 +2,7 @@ import Glibc
 import Testing
 
 /// Keyrings that AWS KMS opens, played by moto (seals, verifies signatures and policies) and MiniStack (a key's states).
-@Suite("AWS KMS", .enabled(if: !Mounted.isPlain), .enabled(if: Cloud.isInstalled, "\(Cloud.installing)"))
+@Suite("AWS KMS", .enabled(if: !Mounted.isPlain), .enabled(if: Cloud.isTested, "\(Cloud.installing)"))
 struct AWSTests {
     let work: Workspace
 

@@ -14,8 +14,14 @@ struct ConformanceTests {
     @Test(arguments: House.allCases)
     func conforms(_ house: House) throws {
         guard house.isInstalled else {
-            Issue.record("\(house) is not installed, and not tested: run .ci/install-packages test")
-            return
+            let missing = House.allCases.filter { !$0.isInstalled }.count
+            let words: Comment =
+                "\(house) is not installed, and \(missing) key services are not tested: run .ci/install-packages test"
+            return withKnownIssue(words) {
+                Issue.record(words)
+            } when: {
+                !TestTools.mustBeThere
+            }
         }
         let work = try Workspace()
         let place = try house.open(work)

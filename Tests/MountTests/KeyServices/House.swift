@@ -35,7 +35,7 @@ extension ServiceHouse {
 
 /// All that there are.
 enum House: String, CaseIterable {
-    case passphrase, keyfile, age, softHSM, openBao, moto, miniStack
+    case passphrase, keyfile, age, softHSM, softTPM, openBao, moto, miniStack
 
     func open(_ work: Workspace) throws -> any ServiceHouse {
         switch self {
@@ -43,6 +43,7 @@ enum House: String, CaseIterable {
         case .keyfile: KeyfileHouse(work: work)
         case .age: AgeHouse(work: work)
         case .softHSM: HSMHouse(hsm: try SoftHSM(work))
+        case .softTPM: TPMHouse(tpm: try SoftTPM(work))
         case .openBao: BaoHouse(bao: try Bao(work))
         case .moto: try CloudHouse(work, .moto)
         case .miniStack: try CloudHouse(work, .ministack)
@@ -51,7 +52,7 @@ enum House: String, CaseIterable {
 
     var isInstalled: Bool {
         switch self {
-        case .passphrase, .keyfile, .age, .softHSM: true
+        case .passphrase, .keyfile, .age, .softHSM, .softTPM: true
         case .openBao: Bao.isInstalled
         case .moto, .miniStack: Cloud.isInstalled
         }
@@ -105,6 +106,23 @@ struct HSMHouse: ServiceHouse {
     }
     func absentService() throws -> (any KeyService)? { try service(hsm.uri().replacing("token=t", with: "token=u")) }
     func disableKey() throws -> Bool { false }
+}
+
+/// With a PIN, and a PCR that has to be as it was.
+struct TPMHouse: ServiceHouse {
+    let tpm: SoftTPM
+
+    private func service(_ tcti: String, pin: String = "2468") throws -> any KeyService {
+        try put(pin + "\n", tpm.workspace("pin-" + pin), mode: 0o600)
+        return try TPM2Service("pcrs=16?pin-source=file:\(tpm.workspace("pin-" + pin))&tcti=\(tcti)") { _ in nil }
+    }
+    func service() throws -> any KeyService { try service(tpm.tcti) }
+    /// The same policy without its PIN: what no other policy opens.
+    func otherService() throws -> any KeyService { try TPM2Service("pcrs=16?tcti=\(tpm.tcti)") { _ in nil } }
+    func strangersService() throws -> (any KeyService)? { try service(tpm.tcti, pin: "1357") }
+    func absentService() throws -> (any KeyService)? {
+        try service("swtpm:host=127.0.0.1,port=\(try SilentPort.free())")
+    }
 }
 
 struct BaoHouse: ServiceHouse {

@@ -2,7 +2,7 @@ import Glibc
 import Testing
 
 /// Keys that were unsealed for a time.
-@Suite("Leases", .enabled(if: !Mounted.isPlain), .enabled(if: Cloud.isInstalled, "\(Cloud.installing)"))
+@Suite("Leases", .enabled(if: !Mounted.isPlain), .enabled(if: Cloud.isTested, "\(Cloud.installing)"))
 struct LeaseTests {
     let work: Workspace
     let cloud: Cloud

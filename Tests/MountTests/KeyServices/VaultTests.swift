@@ -7,7 +7,7 @@ import Testing
 @testable import KeyServices
 
 /// Keyrings that an OpenBao opens: a real one, over TLS.
-@Suite("OpenBao", .enabled(if: !Mounted.isPlain), .enabled(if: Bao.isInstalled, "\(Bao.installing)"))
+@Suite("OpenBao", .enabled(if: !Mounted.isPlain), .enabled(if: Bao.isTested, "\(Bao.installing)"))
 struct VaultTests {
     let work: Workspace
     let bao: Bao

@@ -1,0 +1,48 @@
+internal import Glibc
+public import Keyring
+public import Sodium
+
+/// A TPM 2.0 seals what seals a slot's key: it opens on this machine alone, while the chosen PCRs are as they were, and with the PIN
+/// if there is one.
+///
+/// The TPM keeps nothing. A slot is `length 2 | TPM2B_PUBLIC | TPM2B_PRIVATE | TPM2B_NAME of the storage key | slot's key 72`, its
+/// parameter the policy's spelling; the context is bound by the sealing of the slot's key.
+public final class TPM2Service: RemoteKeyService {
+    public let kind = KeySlotKind.tpm2
+    private let chip: TPM2Chip
+
+    /// - Parameter text: What stands behind `tpm2:`.
+    /// - Throws: `.service(.misconfigured)`.
+    public convenience init(_ text: String) throws(KeyringError) {
+        try self.init(text) { name in
+            guard let value = getenv(name), value.pointee != 0 else { return nil }
+            return String(cString: value)
+        }
+    }
+
+    init(_ text: String, _ variable: (String) -> String?) throws(KeyringError) {
+        chip = TPM2Chip(spec: try TPM2Spec(text, variable) { access($0, F_OK) == 0 })
+    }
+
+    private var parameters: [UInt8] { Array(chip.spec.policy.utf8) }
+
+    /// A machine's TPM is there for all that run on it.
+    public func keyName() -> String? { nil }
+
+    public func opens(_ slot: KeySlot) -> Bool { slot.kind == kind && slot.parameters == parameters }
+
+    public func seal(_ key: SecretKey, for context: SlotContext) throws(KeyringError) -> KeySlot {
+        let wrapping: SecretKey
+        do { wrapping = try SecretKey.random() } catch { throw .cannotLock }
+        let blob = try chip.seal(wrapping)
+        return KeySlot(
+            kind: kind, parameters: parameters,
+            sealedKey: RemoteSlot(blob, LocalSlot.sealed(key, kind, parameters, context, wrapping)).bytes)
+    }
+
+    public func unseal(_ slot: KeySlot, for context: SlotContext) throws(KeyringError) -> SecretKey {
+        let parts = try RemoteSlot(slot)
+        let wrapping = try chip.unseal(parts.ciphertext)
+        return try LocalSlot.open(parts.local[...], kind, slot.parameters, context, wrapping)
+    }
+}
