@@ -48,6 +48,40 @@ struct NoticeTests {
         #expect(events(watch).contains { $0.mask & UInt32(IN_DELETE) != 0 && $0.name == "secret" })
     }
 
+    /// A value that is brought back from an export, and one that stays because its writer was killed.
+    @Test func whatIsBroughtBackRaisesEventsToo() throws {
+        guard !Mounted.isPlain else { return }
+        let work = mounted.workspace
+        try put("old", mounted("secret"))
+        try work.done([try Workspace.program(), "export", mounted.path, work("out"), "--in-clear", "--format", "json"])
+        try put("new", mounted("secret"))
+        let watch = try check(inotify_init1(Int32(IN_NONBLOCK) | Int32(IN_CLOEXEC)))
+        defer { close(watch) }
+        try check(inotify_add_watch(watch, mounted.path, UInt32(IN_MODIFY | IN_CLOSE_WRITE)))
+        try check(inotify_add_watch(watch, mounted("secret"), UInt32(IN_MODIFY | IN_CLOSE_WRITE)))
+        func expectBoth(_ what: String) {
+            let seen = events(watch)
+            for mask in [IN_MODIFY, IN_CLOSE_WRITE] {
+                for name in ["secret", ""] {
+                    #expect(
+                        seen.contains { $0.mask & UInt32(mask) != 0 && $0.name == name },
+                        "\(what): \(mask), \(name): \(seen)")
+                }
+            }
+        }
+        try work.done([try Workspace.program(), "import", work("out"), mounted.path, "--format", "json", "--replace"])
+        #expect(try text(mounted("secret")) == "old")
+        expectBoth("a restored value")
+        let writer = try work.start([
+            "python3", "-c",
+            "import os,sys,time\nf=os.open(sys.argv[1],os.O_WRONLY|os.O_TRUNC)\nos.write(f,b'half')\n"
+                + "os.kill(os.getpid(),9)", mounted("secret"),
+        ])
+        #expect(try writer.wait().status == 128 + SIGKILL)
+        #expect(eventually { (try? text(self.mounted("secret"))) == "old" })
+        expectBoth("a value that stays")
+    }
+
     @Test func rotationRaisesNone() throws {
         guard !Mounted.isPlain else { return }
         try put("value", mounted("secret"))

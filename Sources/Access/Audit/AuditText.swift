@@ -77,9 +77,12 @@ struct AuditText {
     mutating func add(_ name: StaticString, hex value: [UInt8]) {
         begin(name)
         bytes.append(UInt8(ascii: "\""))
-        for byte in value {
-            bytes.append(Self.digit(byte >> 4))
-            bytes.append(Self.digit(byte & 15))
+        withUnsafeTemporaryAllocation(byteCount: 2 * value.count, alignment: 1) { digits in
+            for (index, byte) in value.enumerated() {
+                digits[2 * index] = Self.digit(byte >> 4)
+                digits[2 * index + 1] = Self.digit(byte & 15)
+            }
+            bytes.append(contentsOf: UnsafeRawBufferPointer(digits))
         }
         bytes.append(UInt8(ascii: "\""))
     }
