@@ -23,8 +23,7 @@ private struct HooksFile {
             throw Failure("\(path): hooks are UTF-8 of at most \(Document.byteLimit) bytes")
         }
         do throws(PolicyMistakes) { hooks = try Hooks.parse(text) } catch {
-            let lines = error.mistakes.map { "\(path):\($0.line): \($0.what)" }
-            throw Failure(lines.joined(separator: "\nletterlock: "), hint: "nothing was changed")
+            throw DocumentMistakes.failure(error, in: path)
         }
         if text.hasSuffix("\n") { text.removeLast() }
         self.text = text.isEmpty ? "# no hooks" : text

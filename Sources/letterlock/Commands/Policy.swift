@@ -30,8 +30,7 @@ struct PolicyFile {
         do throws(PolicyMistakes) {
             policy = try Policy.parse(text, accounts: .ofThisMachine(), isNew: true)
         } catch {
-            let lines = error.mistakes.map { "\(path):\($0.line): \($0.what)" }
-            throw Failure(lines.joined(separator: "\nletterlock: "), hint: "nothing was changed")
+            throw DocumentMistakes.failure(error, in: path)
         }
         // It reads with a newline at its end, whether it has one or not.
         if text.hasSuffix("\n") { text.removeLast() }

@@ -1,3 +1,4 @@
+import Access
 import Glibc
 
 /// A document on its way to a control file: in one command, or in parts to the file `NAME.parts`.
@@ -41,5 +42,15 @@ enum LongDocument {
             rest = rest[end...]
         }
         return parts
+    }
+}
+
+/// What is wrong with a document on disk.
+enum DocumentMistakes {
+    /// Says all of it but the last mistake, which is thrown: each on a line of its own.
+    static func failure(_ found: PolicyMistakes, in path: String) -> Failure {
+        let lines = found.mistakes.map { "\(path):\($0.line): \($0.what)" }
+        for line in lines.dropLast() { Output.report(Failure(line)) }
+        return Failure(lines.last ?? "\(path) is not understood", hint: "nothing was changed")
     }
 }
