@@ -65,6 +65,30 @@ struct BackupTests {
         #expect(try text(mounted("web/short")) == "value")
     }
 
+    @Test func aRestoreIsTheFirstThingThatItsLogTells() throws {
+        try put("value", mounted("secret"))
+        #expect(try run(["backup", work.store, work("backup")]).status == 0)
+        try put("newer", mounted("secret"))
+        try mounted.unmount()
+        let logs = try names(work("state/audit"))
+        let restored = try run(["restore", work("backup"), work("restored")] + key)
+        #expect(restored.status == 0, "\(restored.complaint)")
+        let log = work("state/audit/") + (try #require(try names(work("state/audit")).first { !logs.contains($0) }))
+        let lines = try text(log).split(separator: "\n")
+        #expect(lines.count == 3 && lines[0].contains(#""reason":"restore""#) && lines[2].contains("checkpoint"))
+        #expect(lines[1].contains(#""type":"restore""#) && lines[1].contains(work("backup")), "\(lines[1])")
+        // What was seen last is newer than what is accepted.
+        let pick = "import json, sys; r = json.loads(sys.argv[1]); print(r['seen'] > r['epoch'] > 0)"
+        #expect(try work.done(["python3", "-c", pick, String(lines[1])]).line == "True")
+        #expect(try run(["audit", "verify", log]).status == 0)
+        // Where nothing can be recorded nothing is restored.
+        let refused = try work.run(
+            [try Workspace.program(), "restore", work("backup"), work("unrecorded")] + key,
+            environment: ["LETTERLOCK_STATE_DIRECTORY": "/proc/nowhere"])
+        #expect(refused.status == 1 && refused.complaint.contains("audit log"), "\(refused.complaint)")
+        #expect(!exists(work("unrecorded")))
+    }
+
     @Test func anUnmountedOneIsVerifiedFromEndToEnd() throws {
         try fill()
         try mounted.unmount()

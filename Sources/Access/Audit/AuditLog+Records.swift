@@ -27,6 +27,23 @@ extension AuditLog {
         return text.bytes
     }
 
+    /// The keyring was made of a backup: its age is accepted.
+    ///
+    /// - Parameter seen: The epoch that the keyring was known to have come to; nil if it was not known.
+    public func recordRestore(of path: String, epoch: UInt64, seen: UInt64?) throws(AuditFailure) {
+        var text = AuditText()
+        text.addTime()
+        text.add(",\"type\":\"restore\"")
+        text.add("keyring", options.keyring)
+        text.add("store", options.store)
+        text.add("path", path: Array(path.utf8))
+        text.add("epoch", number: epoch)
+        if let seen { text.add("seen", number: seen) }
+        text.add("uid", number: getuid())
+        text.add("pid", number: getpid())
+        try append([text.bytes])
+    }
+
     func interrupted(_ id: String) -> [UInt8] {
         var text = AuditText()
         text.addTime()

@@ -270,7 +270,7 @@ public final class AuditLog: @unchecked Sendable {
             // requests will do.
             let lines = AuditLine.split(file?.tail(options.takesOver ? 128 << 10 : 1 << 20) ?? [])
             let known = memory?.head ?? headOnDisk(keys) ?? AuditHead()
-            var reason = options.takesOver ? "takeover" : "mount"
+            var reason = options.takesOver ? "takeover" : options.opening
             var bodies: [[UInt8]] = []
             if let last = lines.reversed().lazy.compactMap({ AuditLine($0) }).first {
                 head = last.head

@@ -23,6 +23,8 @@ extension AuditLog {
         /// This process took over from another one that had the log open.
         public var takesOver = false
         public var version = ""
+        /// Why it is opened, unless this process took over.
+        public var opening = "mount"
         /// How many threads may wait long for a device that does not answer.
         public var waiterLimit = 2
 

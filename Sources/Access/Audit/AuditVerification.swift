@@ -31,8 +31,13 @@ public struct AuditVerification {
         _ = AuditFile.lines(of: path) { line, _ in
             let text = String(decoding: line, as: UTF8.self)
             if let start = text.firstRange(of: ",\"store\":\"") {
-                let id = text[start.upperBound...].prefix(36)
-                if id.utf8.allSatisfy({ "0123456789abcdef-".utf8.contains($0) }) { store = String(id) }
+                // Of what was restored the lineage stands behind a dot: it has a log of its own.
+                let ids = text[start.upperBound...].prefix { $0 != "\"" }.split(
+                    separator: ".", omittingEmptySubsequences: false)
+                let areIDs = ids.allSatisfy { id in
+                    id.utf8.count == 36 && id.utf8.allSatisfy { "0123456789abcdef-".utf8.contains($0) }
+                }
+                if areIDs, ids.count <= 2 { store = ids.joined(separator: ".") }
             }
             return false
         }

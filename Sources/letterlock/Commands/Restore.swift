@@ -1,6 +1,8 @@
+import Access
 import ArgumentParser
 import Glibc
 import Keyring
+import SecretFS
 import SecretTree
 import Storage
 
@@ -84,6 +86,28 @@ struct Restore: ParsableCommand {
             hint: "the files named above cannot be read; all others can", code: .integrity)
     }
 
+    /// That the backup's age is accepted is the first thing that the new history's audit log tells; without it nothing is restored.
+    private func record(_ tree: SecretTree, _ report: BackupReport, _ history: String) throws {
+        let keyring = report.keyring.name
+        let path = AuditOpening.usualPath(keyring: keyring, store: history)
+        var options = AuditLog.Options()
+        (options.keyring, options.store, options.path) = (keyring, history, path)
+        (options.headPath, options.version, options.opening) = (
+            AuditOpening.headPath(store: history), Program.version, "restore"
+        )
+        do {
+            let log = try AuditLog(options, keys: try AuditLog.Keys(of: tree), memory: nil) { _ in }
+            defer { log.close() }
+            try log.recordRestore(
+                of: Paths.absolute(file), epoch: report.epoch,
+                seen: (try? EpochMemory(of: report.keyring).seen()) ?? nil)
+        } catch let failure as AuditFailure {
+            throw Failure(
+                "the audit log \(path) cannot be written, so nothing is restored", errno: failure.errno,
+                hint: "LETTERLOCK_STATE_DIRECTORY names another place for it")
+        }
+    }
+
     /// Verifies what was restored, and makes it a history of its own, whose epoch is remembered from here on.
     private func beginHistory(_ path: String, _ report: BackupReport) throws -> [Problem] {
         let store = try JournaledStore.open(at: path, purpose: "restore")
@@ -99,6 +123,7 @@ struct Restore: ParsableCommand {
             do { try memory.record(tree.epoch) } catch {
                 Output.warn("cannot remember the epoch of the store: \(Messages.failure(error).message)")
             }
+            try record(tree, report, history)
             try tree.close()
             return problems
         } catch {
