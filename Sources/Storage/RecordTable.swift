@@ -48,6 +48,31 @@ final class RecordTable: @unchecked Sendable {
         }
     }
 
+    /// Records of one kind: those that go and those that are put take turns, so that a page that one gives back is taken by
+    /// the next one while it is in memory, and written once.
+    private struct Turns {
+        private var kind: UInt8 = 0
+        private var deleted: [RecordKey] = []
+        private var put: [(key: RecordKey, value: [UInt8])] = []
+
+        mutating func take(_ key: RecordKey, _ value: [UInt8]?, _ writer: Writer) throws(StorageError) {
+            if key.kind != kind {
+                try end(writer)
+                kind = key.kind
+            }
+            if let value { put.append((key, value)) } else { deleted.append(key) }
+        }
+
+        mutating func end(_ writer: Writer) throws(StorageError) {
+            for index in 0..<max(deleted.count, put.count) {
+                if index < deleted.count { try writer.write(deleted[index], nil) }
+                if index < put.count { try writer.write(put[index].key, put[index].value) }
+            }
+            deleted.removeAll(keepingCapacity: true)
+            put.removeAll(keepingCapacity: true)
+        }
+    }
+
     /// Opens a store's table and checks that it is one.
     init(in directory: String, readOnly: Bool) throws(StorageError) {
         path = directory + "/" + Self.fileName
@@ -85,7 +110,7 @@ final class RecordTable: @unchecked Sendable {
         try connection.execute(
             """
             PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA wal_autocheckpoint = 0;
-            PRAGMA cache_size = -1024
+            PRAGMA cache_size = -4096
             """)
     }
 
@@ -170,10 +195,12 @@ final class RecordTable: @unchecked Sendable {
         guard let writer else { throw .closed }
         try writer.connection.execute("BEGIN IMMEDIATE")
         do {
+            var turns = Turns()
             try records.visit(RecordKey.first...RecordKey.last) { (key, value) throws(StorageError) -> Bool in
-                try writer.write(key, value)
+                try turns.take(key, value, writer)
                 return true
             }
+            try turns.end(writer)
             writer.progress.bind(1, Int64(sequence))
             _ = try writer.progress.step()
             writer.progress.reset()
