@@ -63,6 +63,9 @@ struct JobTests {
         expectErrno(EINVAL) { try mounted.command("1", "revoke") }
         expectErrno(EINVAL) { try mounted.command("reason", "revoke") }
         expectErrno(ENOENT) { try mounted.command("9 reason", "revoke") }
+        expectErrno(ENOENT) { try mounted.command("99999999999 reason", "revoke") }
+        expectErrno(ENOENT) { try mounted.command("99999999999", "keys/primary") }
+        expectErrno(ESTALE) { try mounted.command("if-latest=99999999999", "keys/rotate") }
     }
 
     @Test func revocationReencryptsAndFlagsWhatItProtected() throws {

@@ -27,8 +27,9 @@ struct ControlCommand {
     func version() throws(Errno) -> KEKVersion { try Self.version(text[...]) }
 
     static func version(_ text: Substring) throws(Errno) -> KEKVersion {
-        guard isNumber(text), let number = UInt32(text) else { throw .invalid }
-        return KEKVersion(rawValue: number)
+        guard isNumber(text) else { throw .invalid }
+        // One that no version can have is one that there is not.
+        return KEKVersion(rawValue: UInt32(text) ?? .max)
     }
 
     /// A whole number: digits alone.
