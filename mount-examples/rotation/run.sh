@@ -22,6 +22,8 @@ expect "next rotation" "$(cat $control/keys/next_rotation)" never
 echo 30d >$control/keys/auto_rotate_period
 [[ $(cat $control/keys/next_rotation) == 20* ]] || fail "no rotation is due"
 refused letterlock rotate prod --if-latest 7
+letterlock rotate prod --dry-run
+expect "the latest version after a dry run" "$(cat $control/keys/rotate)" 1
 letterlock rotate prod --if-latest 1
 expect "an old file's version" "$(version prod/database/password)" 1
 letterlock backup prod before.backup
@@ -40,6 +42,10 @@ expect "the value" "$(cat prod/database/password)" 'first password'
 expect "the file's version" "$(version prod/database/password)" 3
 expect "the flag" "$(flag prod/database/password)" 1
 grep -q '"/web/key.pem"' $control/revoke || fail "the report does not name the key"
+cat prod/web/key.pem >/dev/null
+grep -q '"readers":\[{"path":"/' $control/revoke || fail "the report does not name who has read the files"
+grep -q '{"step":"report","state":"done"' $control/revoke || fail "the report is not written"
+grep -q '"type":"revocation"' $control/audit/tail || fail "the report is not in the audit log"
 refused letterlock key enable prod 2
 # Only a new value helps against those who know the old one.
 echo 'second password' >prod/database/password
@@ -56,6 +62,7 @@ letterlock umount before
 echo "4. Whoever had a file's own key: a part re-encrypted, then all."
 letterlock reencrypt prod /web --dry-run
 letterlock reencrypt prod /web --wait
+letterlock reencrypt prod --dry-run --json
 letterlock reencrypt prod --wait --json
 
 echo "5. The end of version 1: disabled, its destruction scheduled, called off."
