@@ -156,6 +156,22 @@ struct BackupTests {
         }
     }
 
+    @Test func aFlippedBitIsNoticedWhereverItIs() throws {
+        try fill()
+        #expect(try run(["backup", work.store, work("backup")]).status == 0)
+        let whole = try contents(work("backup"))
+        // All over the head and the beginning of the first part, then here and there, and the last tag.
+        let places = Array(stride(from: 0, to: 512, by: 19)) + (1..<16).map { whole.count * $0 / 16 }
+        for place in places + [whole.count - 16, whole.count - 1] {
+            var flipped = whole
+            flipped[place] ^= 1 << UInt8(place % 8)
+            try put(flipped, work("flipped"))
+            let refused = try run(["restore", "--dry-run", work("flipped")] + key)
+            #expect(refused.status != 0 && refused.bytes.isEmpty, "byte \(place): \(refused.complaint)")
+            #expect(refused.complaint.hasPrefix("letterlock: "), "byte \(place): \(refused.complaint)")
+        }
+    }
+
     @Test func aFullDirectoryIsNotRestoredTo() throws {
         #expect(try run(["backup", work.store, work("backup")]).status == 0)
         try check(mkdir(work("full"), 0o755))
