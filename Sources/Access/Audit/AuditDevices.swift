@@ -100,8 +100,9 @@ final class AuditFile {
 
     /// Takes away what is behind the last newline: a server died while it wrote it, and nobody was answered for it.
     func dropHalfLine() {
+        // Most often there is none, and somebody waits for the server that looks for it.
+        guard let last = tail(1).last, last != UInt8(ascii: "\n") else { return }
         let tail = tail(1 << 20)
-        guard let last = tail.last, last != UInt8(ascii: "\n") else { return }
         let half = tail.count - (tail.lastIndex(of: UInt8(ascii: "\n")).map { $0 + 1 } ?? 0)
         let size = Int64(lseek(descriptor, 0, SEEK_END))
         if ftruncate(descriptor, off_t(size - Int64(half))) == 0 { end = size - Int64(half) } else { _ = append([10]) }
