@@ -55,6 +55,7 @@ struct SoakTests {
             usleep(UInt32(random >> 33) % 120_000)
             switch random >> 60 {
             case 0, 1:
+                mounted.mayCrash = true
                 kill(try mounted.process("server"), SIGSEGV)
                 counts.crashes += 1
             case 2, 3:

@@ -22,6 +22,8 @@ struct TakeoverTamperTests {
     }
 
     @Test func aRecordPutBackIsRefusedByTheServerThatLooksFirst() throws {
+        // A server that finds out ends and says so.
+        mounted.mayCrash = true
         try put("first", mounted("f"))
         try put("other", mounted("g"))
         let old = try folded(.envelope) { $0.count == 2 }

@@ -1,5 +1,6 @@
 import Glibc
 import Synchronization
+import Testing
 
 /// A mounted keyring of one test, unmounted at the end of its life whatever happened.
 final class Mounted {
@@ -7,6 +8,9 @@ final class Mounted {
     private let options: [String]
     private(set) var server: pid_t = 0
     private(set) var guardian: pid_t = 0
+    /// Set by a test that has its server crash. Any other server that does fails its test: the guardian hides it from
+    /// applications so well that it would not be noticed.
+    var mayCrash = false
 
     /// MOUNTTESTS_PLAIN=1 runs on the disk itself, to check what the tests expect of any POSIX file system.
     static let isPlain = Workspace.variable("MOUNTTESTS_PLAIN") != nil
@@ -26,6 +30,7 @@ final class Mounted {
 
     deinit {
         if server != 0 {
+            noticeCrash()
             let left = try? workspace.letterlock("umount", path)
             if left?.status != 0 { killServer() }
             Watchdog.shared.forget(guardian)
@@ -62,6 +67,16 @@ final class Mounted {
     /// How often a server was started for one that had died.
     func restarts() throws -> Int { try number("restarts", of: "guardian") }
 
+    /// Fails the test if a server has ended otherwise than by SIGKILL or SIGTERM.
+    private func noticeCrash() {
+        guard !mayCrash, let status = try? text(control("status")),
+            let field = status.firstRange(of: "\"last_end\":\"")
+        else { return }
+        let end = status[field.upperBound...].prefix { $0 != "\"" }
+        let isAsked = end.contains("been killed by signal 9") || end.contains("been killed by signal 15")
+        if !isAsked { Issue.record("a server that nobody has killed: \(end)") }
+    }
+
     /// A number that `status` tells of one of the processes.
     private func number(_ field: String, of process: String) throws -> Int {
         let status = try text(control("status"))
@@ -75,6 +90,7 @@ final class Mounted {
     /// Unmounts as an administrator does.
     func unmount() throws {
         guard !Self.isPlain else { return }
+        noticeCrash()
         let outcome = try workspace.letterlock("umount", path)
         guard outcome.status == 0 else {
             throw HarnessError("umount ended with \(outcome.status): \(outcome.complaint)")
