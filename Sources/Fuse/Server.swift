@@ -7,8 +7,8 @@ public final class Server: Sendable {
     public struct Options: Sendable {
         /// Threads that read and serve requests.
         public var threadCount = max(2, min(8, 2 * sysconf(Int32(_SC_NPROCESSORS_ONLN))))
-        /// The most that one WRITE carries; libfuse allows 1 MiB at most.
-        public var maxWriteByteCount = 1 << 20
+        /// The most that one WRITE carries; libfuse allows 1 MiB at most. Each thread has a buffer for it that is resident.
+        public var maxWriteByteCount = 256 << 10
         /// Readahead and other requests that nobody waits for, in flight at once.
         public var maxBackground = 64
         /// Cached pages go when the file system says so (`Notifier`, or an opening without `keepCache`), not

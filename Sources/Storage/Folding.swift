@@ -91,7 +91,10 @@ extension JournaledStore {
 
     /// What follows a fold and may fail without harm.
     private func tidy() {
-        foldLock.locked { try? table.checkpoint() }
+        foldLock.locked {
+            try? table.checkpoint()
+            table.releaseMemory()
+        }
         blocks.reclaim(durable: durable.load(ordering: .acquiring))
         reserve.restore()
     }

@@ -7,7 +7,8 @@ final class Reader {
 
     init(_ connection: Connection) throws(StorageError) {
         self.connection = connection
-        try connection.execute("PRAGMA cache_size = -2048")
+        // The inner pages of a large table; the kernel has the others. There may be a reader for each worker.
+        try connection.execute("PRAGMA cache_size = -512")
         get = try connection.prepare("SELECT value FROM record WHERE key = ?1")
     }
 

@@ -217,6 +217,9 @@ final class RecordTable: @unchecked Sendable {
     /// Moves what is folded from SQLite's log into its file, as far as readers let it.
     func checkpoint() throws(StorageError) { try writer?.connection.checkpoint() }
 
+    /// After a fold: the pages that it changed would be kept until the next one.
+    func releaseMemory() { writer?.connection.releaseMemory() }
+
     /// The connection that folds, under the store's fold lock; nil if there is none.
     var writingConnection: Connection? { writer?.connection }
 

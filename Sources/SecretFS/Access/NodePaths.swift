@@ -13,9 +13,28 @@ final class NodePaths: Sendable {
         var bytes: Path
     }
 
+    /// Nearly every node has one name, which needs no array of its own: a keyring may have very many nodes.
+    private enum Few<Value> {
+        case none
+        case one(Value)
+        case more([Value])
+
+        init(_ values: [Value]) { self = values.count == 1 ? .one(values[0]) : values.isEmpty ? .none : .more(values) }
+
+        var all: [Value] {
+            switch self {
+            case .none: []
+            case .one(let value): [value]
+            case .more(let values): values
+            }
+        }
+    }
+
     private struct Known {
-        var names: [Name] = []
-        var paths: (generation: UInt64, paths: [Path])?
+        var names = Few<Name>.none
+        var paths = Few<Path>.none
+        /// What `paths` are of; 0 for none.
+        var generation: UInt64 = 0
     }
 
     private final class Shard: Sendable { let nodes = Mutex<[NodeID: Known]>([:]) }
@@ -43,13 +62,11 @@ final class NodePaths: Sendable {
     /// A node was found under a name, or got it.
     func note(_ id: NodeID, named name: UnsafeRawBufferPointer, in parent: NodeID) {
         shard(of: id).nodes.withLock { nodes in
-            if let known = nodes[id] {
-                let isKnown = known.names.contains { $0.parent == parent && $0.bytes.elementsEqual(name) }
-                if isKnown || known.names.count > Self.namesLimit { return }
-            } else if nodes.count >= Self.shardLimit {
-                nodes.removeAll(keepingCapacity: true)
-            }
-            nodes[id, default: Known()].names.append(Name(parent: parent, bytes: Path(name)))
+            let names = nodes[id]?.names.all ?? []
+            let isKnown = names.contains { $0.parent == parent && $0.bytes.elementsEqual(name) }
+            if isKnown || names.count > Self.namesLimit { return }
+            if nodes.count >= Self.shardLimit, nodes[id] == nil { nodes.removeAll(keepingCapacity: true) }
+            nodes[id, default: Known()].names = Few(names + [Name(parent: parent, bytes: Path(name))])
         }
     }
 
@@ -68,15 +85,18 @@ final class NodePaths: Sendable {
         if id == .root { return [Path("/".utf8)] }
         guard depth < Self.depthLimit else { return [] }
         let generation = generation
-        let known = shard(of: id).nodes.withLock { $0[id]?.paths }
-        if let known, known.generation == generation { return known.paths }
+        let known = shard(of: id).nodes.withLock { nodes in
+            nodes[id].flatMap { $0.generation == generation ? $0.paths.all : nil }
+        }
+        if let known { return known }
         let paths = names(of: id).flatMap { name in
             self.paths(of: name.parent, depth: depth + 1).prefix(1).map { Self.join($0, name.bytes) }
         }
         // Of what changed meanwhile it says less than it should: an older generation, which nobody takes.
         shard(of: id).nodes.withLock { nodes in
             if nodes.count < Self.shardLimit || nodes[id] != nil {
-                nodes[id, default: Known()].paths = (generation, paths)
+                nodes[id, default: Known()].paths = Few(paths)
+                nodes[id]?.generation = generation
             }
         }
         return paths
@@ -103,7 +123,7 @@ final class NodePaths: Sendable {
     }
 
     private func remembered(_ id: NodeID) -> [Name] {
-        let names = shard(of: id).nodes.withLock { $0[id]?.names ?? [] }
+        let names = shard(of: id).nodes.withLock { $0[id]?.names.all ?? [] }
         return names.filter { name in
             name.bytes.withUnsafeBytes { bytes in
                 (try? tree.lookup(bytes, in: name.parent))?.id == id
@@ -113,7 +133,7 @@ final class NodePaths: Sendable {
 
     private func remember(_ names: [Name], of id: NodeID) {
         shard(of: id).nodes.withLock { nodes in
-            if nodes.count < Self.shardLimit || nodes[id] != nil { nodes[id, default: Known()].names = names }
+            if nodes.count < Self.shardLimit || nodes[id] != nil { nodes[id, default: Known()].names = Few(names) }
         }
     }
 

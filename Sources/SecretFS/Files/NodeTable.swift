@@ -2,41 +2,76 @@ import Keyring
 import SecretTree
 import Synchronization
 
-/// What is known of a node that was opened, or written to, while the kernel knows it.
+/// What is known of a node that was opened, or written to, while the kernel knows it. There may be very many of them.
 struct NodeState {
     /// Handles open on it, and how many of them use the page cache.
-    var openHandles = 0
-    var cachedHandles = 0
+    var openHandles: Int32 = 0
+    var cachedHandles: Int32 = 0
     /// Those with the page cache that an earlier policy than `policy` let pass.
-    var staleHandles = 0
+    var staleHandles: Int32 = 0
     var policy: UInt32 = 0
     /// Writable handles that were not flushed since they last wrote to the file itself.
-    var activeWriters = 0
-    /// Handles opened for writing alone with which nothing was done yet: a truncation may belong to the opening.
-    var freshWriters: [Writer] = []
-    /// The value that is being gathered for it.
-    var session: ReplaceSession?
-    /// Handles that read past the page cache.
-    var readers: [Reader] = []
-    /// Old values that some of them are still reading, by generation.
-    var snapshots: [UInt32: NodeID] = [:]
+    var activeWriters: Int32 = 0
     /// Grows with every replacement of the value.
     var valueGeneration: UInt32 = 0
-    /// The value is being replaced at this moment.
-    var isReplacing = false
-    /// When the value was last replaced, and the file last opened with the page cache (seconds, CLOCK_MONOTONIC).
-    var lastReplaced = -Double.infinity
-    var lastCachedOpening = -Double.infinity
-    /// It was opened, so that the kernel may have pages of it.
-    var mayHavePages = false
     /// Grows with every change that the kernel does not see. Pages from before must not be kept at an opening.
     var contentGeneration: UInt32 = 0
     /// The generation that the kernel's pages are of at the oldest.
     var cleanGeneration: UInt32 = 0
+    /// When the value was last replaced, and the file last opened with the page cache (seconds, CLOCK_MONOTONIC).
+    var lastReplaced = -Double.infinity
+    var lastCachedOpening = -Double.infinity
+    /// The value is being replaced at this moment.
+    var isReplacing = false
+    /// It was opened, so that the kernel may have pages of it.
+    var mayHavePages = false
     /// An earlier server may have opened it: the kernel may have descriptors and pages that are not counted here.
     var isInherited = false
     /// The kernel has forgotten it, though handles of it are still to be closed.
     var isForgotten = false
+
+    /// What few nodes have at any moment.
+    private struct Rarities {
+        var freshWriters: [Writer] = []
+        var session: ReplaceSession?
+        var readers: [Reader] = []
+        var snapshots: [UInt32: NodeID] = [:]
+
+        var isEmpty: Bool { freshWriters.isEmpty && session == nil && readers.isEmpty && snapshots.isEmpty }
+    }
+
+    /// One or none: a pointer where the rarities themselves would take four.
+    private var boxed: [Rarities] = []
+
+    private var rarities: Rarities {
+        get { boxed.first ?? Rarities() }
+        _modify {
+            if boxed.isEmpty { boxed.append(Rarities()) }
+            defer { if boxed[0].isEmpty { boxed = [] } }
+            yield &boxed[0]
+        }
+    }
+
+    /// Handles opened for writing alone with which nothing was done yet: a truncation may belong to the opening.
+    var freshWriters: [Writer] {
+        get { rarities.freshWriters }
+        _modify { yield &rarities.freshWriters }
+    }
+    /// The value that is being gathered for it.
+    var session: ReplaceSession? {
+        get { rarities.session }
+        _modify { yield &rarities.session }
+    }
+    /// Handles that read past the page cache.
+    var readers: [Reader] {
+        get { rarities.readers }
+        _modify { yield &rarities.readers }
+    }
+    /// Old values that some of them are still reading, by generation.
+    var snapshots: [UInt32: NodeID] {
+        get { rarities.snapshots }
+        _modify { yield &rarities.snapshots }
+    }
 }
 
 /// The nodes that the kernel knows, in shards so that workers do not wait for each other.

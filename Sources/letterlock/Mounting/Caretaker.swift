@@ -10,6 +10,8 @@ import Threads
 final class Caretaker: Sendable {
     /// How often what has changed is brought to disk and its epoch remembered (milliseconds).
     private static let rememberingTime: Int32 = 5000
+    /// When a server that has started is done with that, and with those who waited for it (milliseconds).
+    private static let settlingTime: Int32 = 1000
     /// How long a request may take that somebody else would have to do again (seconds).
     private static let leavingLimit: Double = 20
 
@@ -38,13 +40,15 @@ final class Caretaker: Sendable {
     }
 
     private func run() {
+        var hasSettled = false
         while true {
             var waiting = pollfd(fd: channel.descriptor, events: Int16(POLLIN), revents: 0)
-            if poll(&waiting, 1, waitingTime) == 0 {
+            if poll(&waiting, 1, hasSettled ? waitingTime : Self.settlingTime) == 0 {
                 keyring.remember()
                 // What starting and a burst have left; not at once, when readers wait for all of it.
                 ProcessHygiene.forgetStart()
                 ll_malloc_trim()
+                hasSettled = true
             }
             if waiting.revents != 0, !heed() { return }
             if let idleLimit, !door.isLocked, door.idleSeconds >= idleLimit { door.lockKeyring() }
