@@ -3,10 +3,12 @@ import Glibc
 
 struct Import: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Take secrets into a mounted keyring: from a directory, a dotenv file or JSON.",
+        abstract:
+            "Take secrets into a mounted keyring: from a directory, a dotenv file, JSON or manifests of Kubernetes.",
         discussion: """
-            Of a dotenv file each variable is a file of its name; of JSON each string is a file, each object a directory. Values are \
-            taken as they are, byte by byte. Everything is read and checked before the first file is written.
+            Of a dotenv file each variable is a file of its name; of JSON each string is a file, each object a directory; of \
+            Kubernetes' manifests each Secret is a directory NAME, or NAMESPACE/NAME, each of its keys a file. Values are taken as they \
+            are, byte by byte. Everything is read and checked before the first file is written.
             """)
 
     @Argument(help: "A directory or a file; - for standard input.", completion: .file())
@@ -15,7 +17,7 @@ struct Import: ParsableCommand {
     @Argument(help: "Where the keyring is mounted, or a directory there.", completion: .directory)
     var place: String
 
-    @Option(help: ArgumentHelp("directory, dotenv or json; by default as the source looks.", valueName: "format"))
+    @Option(help: ArgumentHelp("\(ExchangeFormat.names); by default as the source looks.", valueName: "format"))
     var format: String?
 
     @Option(help: ArgumentHelp("The mode of the files.", valueName: "mode"))
@@ -34,7 +36,7 @@ struct Import: ParsableCommand {
         guard source != "-" || format != nil else {
             throw Failure("say with --format what standard input is", code: .usage)
         }
-        let format = try ExchangeFormat.parse(format) ?? ExchangeFormat(guessing: source)
+        let format = try ExchangeFormat.parse(format) ?? ExchangeFormat(ofSource: source)
         try Control.checkIsOnMount(place)
         let entries = try read(format)
         try ExchangeTree.check(entries, below: place, replaces: replace)
@@ -54,16 +56,22 @@ struct Import: ParsableCommand {
         let descriptor = source == "-" ? STDIN_FILENO : open(source, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw Failure(source, errno: errno) }
         defer { if source != "-" { close(descriptor) } }
-        let text = try SecretValue.read(descriptor, source)
+        let name = source == "-" ? "standard input" : source
+        let text = try SecretValue.read(descriptor, name)
         return try text.withBytes { (bytes: UnsafeRawBufferPointer) throws(Failure) -> [ExchangeEntry] in
-            format == .json ? try SecretJSON.read(bytes, source) : try DotEnv.read(bytes, source)
+            switch format {
+            case .json: try SecretJSON.read(bytes, name)
+            case .kubernetes: try KubernetesSecrets.read(try SecretYAML.read(bytes, name), name) { Output.warn($0) }
+            case .dotenv, .directory: try DotEnv.read(bytes, name)
+            }
         }
     }
 }
 
 struct Export: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Write the secrets of a mounted keyring in clear: to a directory, a dotenv file or JSON.",
+        abstract:
+            "Write the secrets of a mounted keyring in clear: to a directory, a dotenv file, JSON or manifests of Kubernetes.",
         discussion: """
             What is written is readable to whoever gets hold of it, and lies on a disk from then on. For a copy that is sealed see \
             'letterlock backup'; for a program that needs secrets, 'letterlock run'.
@@ -77,7 +85,8 @@ struct Export: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "directory, dotenv or json; by default json for NAME.json, else dotenv.", valueName: "format"))
+            "\(ExchangeFormat.names); by default json for NAME.json, kubernetes for NAME.yaml, else dotenv.",
+            valueName: "format"))
     var format: String?
 
     @Flag(help: "Say that this is meant.")
@@ -89,7 +98,7 @@ struct Export: ParsableCommand {
                 "an export is readable to whoever gets hold of it", hint: "say with --in-clear that this is meant",
                 code: .usage)
         }
-        let format = try ExchangeFormat.parse(format) ?? (target.hasSuffix(".json") ? .json : .dotenv)
+        let format = try ExchangeFormat.parse(format) ?? ExchangeFormat(ofTarget: target)
         try Control.checkIsOnMount(place)
         let entries = try ExchangeTree.read(place) { Output.warn("\($0) is no regular file, and is left out") }
         switch format {
@@ -99,9 +108,21 @@ struct Export: ParsableCommand {
             try SecretJSON.write(entries, into: text)
             try write(text)
         case .dotenv: try write(try dotenv(entries))
+        case .kubernetes:
+            let text = SecretValue()
+            try KubernetesSecrets.write(
+                entries, directory: try nameOfPlace(), asJSON: target.hasSuffix(".json"), into: text)
+            try write(text)
         }
         if target != "-" {
             Output.line("\(entries.count) \(entries.count == 1 ? "secret is" : "secrets are") in clear in \(target)")
+        }
+    }
+
+    private func nameOfPlace() throws(Failure) -> String {
+        switch Paths.resolved(place) {
+        case .success(let path): path.split(separator: "/").last.map { String($0) } ?? "/"
+        case .failure(let number): throw Failure(place, errno: number.value)
         }
     }
 

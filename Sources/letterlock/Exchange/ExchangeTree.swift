@@ -103,26 +103,3 @@ enum ExchangeTree {
         }
     }
 }
-
-/// How secrets lie outside of a keyring.
-enum ExchangeFormat: String, CaseIterable {
-    case directory, dotenv, json
-
-    /// What a path looks like.
-    init(guessing path: String) {
-        var status = stat()
-        if stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR {
-            self = .directory
-        } else {
-            self = path.hasSuffix(".json") ? .json : .dotenv
-        }
-    }
-
-    static func parse(_ text: String?) throws(Failure) -> ExchangeFormat? {
-        guard let text else { return nil }
-        guard let format = ExchangeFormat(rawValue: text) else {
-            throw Failure("'\(text)' is no format", hint: "directory, dotenv or json", code: .usage)
-        }
-        return format
-    }
-}

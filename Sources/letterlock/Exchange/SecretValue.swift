@@ -38,8 +38,10 @@ final class SecretValue {
     /// For what is not secret: names, punctuation.
     func append(_ text: String) { for byte in text.utf8 { append(byte) } }
 
+    var isUTF8: Bool { Self.isUTF8(bytes) }
+
     /// Without making a string of it.
-    var isUTF8: Bool {
+    static func isUTF8(_ bytes: UnsafeRawBufferPointer) -> Bool {
         var parser = Unicode.UTF8.ForwardParser()
         var rest = bytes.makeIterator()
         while true {
@@ -49,6 +51,18 @@ final class SecretValue {
             case .error: return false
             }
         }
+    }
+
+    /// Appends what `fill` writes, which says how many bytes of the room that it was given.
+    ///
+    /// - Returns: False, and nothing is appended, if that is nil.
+    @discardableResult
+    func appendUninitialized(_ count: Int, _ fill: (UnsafeMutableRawBufferPointer) -> Int?) -> Bool {
+        reserve(count)
+        let room = UnsafeMutableRawBufferPointer(rebasing: buffer[byteCount..<byteCount + count])
+        guard let written = fill(room) else { return false }
+        byteCount += written
+        return true
     }
 
     func removeLast(_ count: Int) { byteCount -= min(count, byteCount) }
