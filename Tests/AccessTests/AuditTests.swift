@@ -129,6 +129,24 @@ final class AuditTests {
         #expect(verdict(known: known).isSound)
     }
 
+    @Test func `records of any length follow each other in memory that is used again`() throws {
+        let log = try open()
+        // Longer than any room that is there at the beginning, and of what has to be escaped.
+        let paths = [10, 5000, 1, 300, 60_000, 2].map { "/" + String(repeating: "a\"b\n", count: $0) }
+        for (index, path) in paths.enumerated() {
+            try log.record(entry("\(index)", path), response: AuditEntry.Response(errno: 0, kekVersion: 1))
+        }
+        log.close()
+        for (index, path) in paths.enumerated() {
+            let escaped = path.replacing("\"", with: "\\\"").replacing("\n", with: "\\u000a")
+            let both = try lines().filter { $0.contains("\"id\":\"\(index)\"") }
+            #expect(both.count == 2 && both.allSatisfy { $0.contains("\"path\":\"\(escaped)\",\"uid\"") })
+            // Told at one time.
+            #expect(Set(both.map { $0.split(separator: "\"time\":")[1].prefix(29) }).count == 1)
+        }
+        #expect(verdict().isSound)
+    }
+
     @Test func `a chain that somebody else has made up is not signed`() throws {
         try tenAccesses()
         #expect(!verdict(key: try SigningKey(seed: .random()).publicKey).isSound)

@@ -1,11 +1,14 @@
 internal import Glibc
 internal import Sodium
 
+/// BLAKE2b-256.
+public typealias AuditHash = SIMD32<UInt8>
+
 /// The last record of a chain: each record holds the hash of the one before it.
 public struct AuditHead: Sendable, Equatable {
     public var number: UInt64 = 0
-    /// BLAKE2b-256 of the record's line up to `,"hash"`.
-    public var hash = [UInt8](repeating: 0, count: 32)
+    /// Of the record's line up to `,"hash"`.
+    public var hash = AuditHash.zero
 
     public init() {}
 
@@ -15,30 +18,31 @@ public struct AuditHead: Sendable, Equatable {
     ///
     /// - Parameter body: Adds the body.
     mutating func chain(
-        into text: inout AuditText, sign: (([UInt8]) -> [UInt8])? = nil, _ body: (inout AuditText) -> Void
+        into text: inout AuditText, sign: ((UnsafeRawBufferPointer) -> [UInt8])? = nil,
+        _ body: (inout AuditText) -> Void
     ) {
-        let start = text.bytes.count
+        let start = text.count
         text.add("{\"seq\":")
-        text.add(number: number + 1)
-        text.bytes.append(UInt8(ascii: ","))
+        text.add(digits: number + 1, base: 10)
+        text.append(UInt8(ascii: ","))
         body(&text)
-        text.add("prev", hex: hash)
-        if let sign { text.add("signature", hex: sign(Array(text.bytes[start...]))) }
-        hash = Self.hash(text.bytes[start...])
+        text.add("prev", hash: hash)
+        if let sign { text.add("signature", hex: text.withBytes(from: start, sign)) }
+        hash = text.withBytes(from: start, Self.hash)
         number += 1
-        text.add("hash", hex: hash)
+        text.add("hash", hash: hash)
         text.add("}\n")
     }
 
-    mutating func chain(_ body: [UInt8], into text: inout AuditText, sign: (([UInt8]) -> [UInt8])? = nil) {
-        chain(into: &text, sign: sign) { $0.bytes.append(contentsOf: body) }
+    mutating func chain(
+        _ body: [UInt8], into text: inout AuditText, sign: ((UnsafeRawBufferPointer) -> [UInt8])? = nil
+    ) {
+        chain(into: &text, sign: sign) { $0.append(body) }
     }
 
-    static func hash(_ line: ArraySlice<UInt8>) -> [UInt8] {
-        var hash = [UInt8](repeating: 0, count: 32)
-        line.withUnsafeBytes { line in
-            hash.withUnsafeMutableBytes { Checksum.blake2b(line, into: $0) }
-        }
+    static func hash(_ line: UnsafeRawBufferPointer) -> AuditHash {
+        var hash = AuditHash.zero
+        withUnsafeMutableBytes(of: &hash) { Checksum.blake2b(line, into: $0) }
         return hash
     }
 }
@@ -48,8 +52,8 @@ struct AuditLine {
     var number: UInt64
     var type: String
     var id: String?
-    var previous: [UInt8]
-    var hash: [UInt8]
+    var previous: AuditHash
+    var hash: AuditHash
     /// Of an `opened` record: why.
     var reason: String?
     /// Of a checkpoint.
@@ -93,7 +97,7 @@ struct AuditLine {
         guard rest.prefix(9).elementsEqual(",\"hash\":\"".utf8),
             let hash = AuditText.bytes(hex: rest.dropFirst(9).prefix(64), count: 32)
         else { return nil }
-        self.hash = hash
+        self.hash = AuditHash(hash)
         var head = Fields(line)
         guard head.take("{\"seq\":"), let number = head.number(), head.take(",\"time\":\""), head.string() != nil,
             head.take(",\"type\":\""), let type = head.string()
@@ -123,7 +127,7 @@ struct AuditLine {
         guard part.prefix(9).elementsEqual(",\"prev\":\"".utf8), part.last == UInt8(ascii: "\""),
             let previous = AuditText.bytes(hex: part.dropFirst(9).dropLast(), count: 32)
         else { return nil }
-        self.previous = previous
+        self.previous = AuditHash(previous)
     }
 
     /// The chain behind this record.

@@ -51,12 +51,12 @@ final class AuditFile {
     /// All of `lines`, or nothing.
     ///
     /// - Returns: 0, or an error number.
-    func append(_ lines: [UInt8]) -> Int32 {
+    func append(_ lines: UnsafeRawBufferPointer) -> Int32 {
         guard descriptor >= 0 else { return EBADF }
         var written = 0
         var number: Int32 = 0
         while written < lines.count, number == 0 {
-            let count = lines.withUnsafeBytes { write(descriptor, $0.baseAddress! + written, $0.count - written) }
+            let count = write(descriptor, lines.baseAddress! + written, lines.count - written)
             if count > 0 {
                 written += count
             } else if count == 0 {
@@ -105,7 +105,11 @@ final class AuditFile {
         let tail = tail(1 << 20)
         let half = tail.count - (tail.lastIndex(of: UInt8(ascii: "\n")).map { $0 + 1 } ?? 0)
         let size = Int64(lseek(descriptor, 0, SEEK_END))
-        if ftruncate(descriptor, off_t(size - Int64(half))) == 0 { end = size - Int64(half) } else { _ = append([10]) }
+        if ftruncate(descriptor, off_t(size - Int64(half))) == 0 {
+            end = size - Int64(half)
+        } else {
+            withUnsafeBytes(of: UInt8(ascii: "\n")) { _ = append($0) }
+        }
     }
 
     func acknowledgeCut() { wasCut = false }
@@ -149,7 +153,7 @@ final class AuditSyslog {
     deinit { if descriptor >= 0 { close(descriptor) } }
 
     /// - Returns: 0, or the error number of the first record that was not taken.
-    func append(_ lines: [UInt8]) -> Int32 {
+    func append(_ lines: UnsafeRawBufferPointer) -> Int32 {
         for line in lines.split(separator: UInt8(ascii: "\n")) {
             // auth.notice; the system log adds the time.
             let message = Array("<37>letterlock-audit[\(getpid())]: ".utf8) + line

@@ -43,25 +43,25 @@ public struct AuditEntry: Sendable {
     }
 
     /// Its place in the text of a record: what both records have in common.
-    func addCommon(to text: inout AuditText, mount: String, keyring: [UInt8]) {
+    func addCommon(to text: inout AuditText, mount: [UInt8], keyring: [UInt8]) {
         switch id {
         case .text(let id): text.add("id", id)
         case .request(let number):
             text.begin("id")
             text.add("\"")
-            text.bytes.append(contentsOf: mount.utf8)
+            text.append(mount)
             text.add("-")
             text.add(digits: number, base: 16)
             text.add("\"")
         }
-        text.bytes.append(contentsOf: keyring)
+        text.append(keyring)
         text.add("call", call)
         text.add("operation", operation.rawValue)
         if let path { text.add("path", path: path) }
         if let newPath { text.add("new_path", path: newPath) }
         text.add("uid", number: requester.uid)
         text.add("gid", number: requester.gid)
-        text.bytes.append(contentsOf: requester.process.auditText)
+        text.append(requester.process.auditText)
         text.add("decision", isAllowed ? "allow" : "deny")
         text.add("rule", rule)
     }

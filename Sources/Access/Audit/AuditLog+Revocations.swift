@@ -76,9 +76,9 @@ extension AuditText {
     fileprivate mutating func add(_ row: AuditReadership.Row) {
         func addAsIs(_ name: StaticString, _ value: [UInt8]) {
             begin(name)
-            bytes.append(UInt8(ascii: "\""))
-            bytes += value
-            bytes.append(UInt8(ascii: "\""))
+            append(UInt8(ascii: "\""))
+            append(value)
+            append(UInt8(ascii: "\""))
         }
         addAsIs("path", row.path)
         add("uid", number: row.uid)

@@ -18,6 +18,7 @@ public final class AuditLog: @unchecked Sendable {
     public let mount: String
     /// `,"keyring":"NAME"`
     private let keyringText: [UInt8]
+    private let mountText: [UInt8]
     private let memory: AuditMemory?
     let turnstile: Turnstile
     private let failing = Atomic<Int32>(0)
@@ -59,6 +60,7 @@ public final class AuditLog: @unchecked Sendable {
         var keyring = AuditText()
         keyring.add("keyring", options.keyring)
         keyringText = keyring.bytes
+        mountText = Array(mount.utf8)
         file = options.path.map { AuditFile($0) }
         syslog = options.usesSyslog ? AuditSyslog() : nil
         do throws(AuditFailure) { try begin(keys) } catch {
@@ -105,7 +107,7 @@ public final class AuditLog: @unchecked Sendable {
         var text = AuditText(capacity: 640)
         text.addTime()
         text.add(",\"type\":\"response\"")
-        hidden(entry).addCommon(to: &text, mount: mount, keyring: keyringText)
+        hidden(entry).addCommon(to: &text, mount: mountText, keyring: keyringText)
         text.add(AuditEntry.Response(errno: errno, kekVersion: kekVersion))
         appendLater(text.bytes)
     }
@@ -146,12 +148,16 @@ public final class AuditLog: @unchecked Sendable {
             return true
         }
         // Whoever does not get his turn leaves it to the next one.
-        if hadItsTurn == nil { overdue.withLock { $0.append(body) } }
+        if hadItsTurn == nil {
+            overdue.withLock { $0.append(body) }
+            isOverdue.store(true, ordering: .releasing)
+        }
         signer.wake()
     }
 
-    /// What came while a device did not answer.
+    /// What came while a device did not answer, and whether there is any.
     private let overdue = Mutex<[[UInt8]]>([])
+    private let isOverdue = Atomic(false)
 
     /// Records of other things than accesses, all of them or none.
     func append(_ bodies: [[UInt8]]) throws(AuditFailure) {
@@ -170,15 +176,15 @@ public final class AuditLog: @unchecked Sendable {
             next.chain(into: &text) { text in
                 text.addTime()
                 text.add(",\"type\":\"request\"")
-                let start = text.bytes.count
-                entry.addCommon(to: &text, mount: mount, keyring: keyringText)
-                common = start..<text.bytes.count
+                let start = text.count
+                entry.addCommon(to: &text, mount: mountText, keyring: keyringText)
+                common = start..<text.count
             }
             guard let response else { return }
             next.chain(into: &text) { text in
-                text.addTime()
+                text.repeatTime()
                 text.add(",\"type\":\"response\"")
-                text.bytes.append(contentsOf: text.bytes[common])
+                text.repeat(common)
                 text.add(response)
             }
         }
@@ -194,10 +200,12 @@ public final class AuditLog: @unchecked Sendable {
         _ more: (inout AuditHead, inout AuditText) -> Void = { _, _ in }
     ) throws(AuditFailure) {
         if reopenings != Self.reopeningsAsked { rotate() }
-        overdue.withLock { overdue in
-            guard !overdue.isEmpty else { return }
-            waiting += overdue
-            overdue = []
+        if isOverdue.load(ordering: .acquiring) {
+            isOverdue.store(false, ordering: .relaxed)
+            overdue.withLock { overdue in
+                waiting += overdue
+                overdue = []
+            }
         }
         if let file, !file.isOpen { _ = file.open() }
         if checkpoint != nil { file?.lookForCut() }
@@ -206,26 +214,26 @@ public final class AuditLog: @unchecked Sendable {
         var lines = AuditText()
         swap(&lines, &text)
         defer { swap(&lines, &text) }
-        lines.bytes.removeAll(keepingCapacity: true)
+        lines.removeAll()
         if missingInFile > 0 { next.chain(note("gap", "missing", missingInFile), into: &lines) }
         if lost > 0 { next.chain(note("lost", "records", lost), into: &lines) }
         if file?.wasCut == true { next.chain(opened("cut"), into: &lines) }
         for body in waiting { next.chain(body, into: &lines) }
         more(&next, &lines)
         if let checkpoint, let key {
-            next.chain(checkpoint, into: &lines, sign: { line in line.withUnsafeBytes { key.sign($0) } })
+            next.chain(checkpoint, into: &lines, sign: { key.sign($0) })
         }
         guard next.number > head.number else { return }
         var number: Int32 = file == nil && syslog == nil ? ENODEV : 0
         var isKept = false
         var isInFile = false
         if let file {
-            number = file.append(lines.bytes)
+            number = lines.withBytes { file.append($0) }
             isInFile = number == 0
             isKept = isInFile
         }
         if let syslog {
-            let result = syslog.append(lines.bytes)
+            let result = lines.withBytes { syslog.append($0) }
             if result == 0 { isKept = true } else { number = result }
         }
         guard isKept else {
@@ -247,7 +255,8 @@ public final class AuditLog: @unchecked Sendable {
     }
 
     private func change(failing number: Int32) {
-        let before = failing.exchange(number, ordering: .relaxed)
+        let before = failing.load(ordering: .relaxed)
+        if before != number { failing.store(number, ordering: .relaxed) }
         if (before == 0) != (number == 0) { onChange(number) }
         // Tried again, also if nobody asks for anything.
         if number != 0 { signer.wake() }
@@ -330,7 +339,7 @@ public final class AuditLog: @unchecked Sendable {
     private func checkpoint() -> Bool {
         let keys = keys.withLock { $0 }
         let signed = try? turnstile.pass { () throws(AuditFailure) -> AuditHead? in
-            let hasNews = unsigned > 0 || !waiting.isEmpty || lost > 0 || overdue.withLock { !$0.isEmpty }
+            let hasNews = unsigned > 0 || !waiting.isEmpty || lost > 0 || isOverdue.load(ordering: .acquiring)
             guard hasNews || failing.load(ordering: .relaxed) != 0 || reopenings != Self.reopeningsAsked else {
                 return nil
             }

@@ -40,13 +40,13 @@ public struct AuditMemory: @unchecked Sendable {
             guard number != 0 else { return nil }
             var head = AuditHead()
             head.number = number
-            head.hash = Array(UnsafeRawBufferPointer(start: base + 16, count: 32))
+            head.hash = (base + 16).loadUnaligned(as: AuditHash.self)
             return head
         }
         nonmutating set {
             guard let newValue else { return }
             // A server that dies in between leaves a number that is one too small, which says nothing wrong.
-            newValue.hash.withUnsafeBytes { (base + 16).copyMemory(from: $0.baseAddress!, byteCount: 32) }
+            withUnsafeBytes(of: newValue.hash) { (base + 16).copyMemory(from: $0.baseAddress!, byteCount: 32) }
             atomicMemoryFence(ordering: .sequentiallyConsistent)
             base.storeBytes(of: newValue.number, toByteOffset: 8, as: UInt64.self)
         }
@@ -61,13 +61,14 @@ public struct AuditHeadFile {
 
     public init(store: String) { self.store = store }
 
-    private func message(_ number: UInt64, _ hash: [UInt8]) -> [UInt8] {
-        Array("letterlock audit head 1 \(store) \(number) ".utf8) + hash
+    private func message(_ number: UInt64, _ hash: AuditHash) -> [UInt8] {
+        Array("letterlock audit head 1 \(store) \(number) ".utf8) + withUnsafeBytes(of: hash) { Array($0) }
     }
 
     func write(_ head: AuditHead, to path: String, _ key: SigningKey) {
         let signature = message(head.number, head.hash).withUnsafeBytes { key.sign($0) }
-        let parts = [head.hash, key.publicKey, signature].map { String(decoding: AuditText.hex($0), as: UTF8.self) }
+        let hash = withUnsafeBytes(of: head.hash) { Array($0) }
+        let parts = [hash, key.publicKey, signature].map { String(decoding: AuditText.hex($0), as: UTF8.self) }
         let text = Array("\(head.number) \(parts.joined(separator: " "))\n".utf8)
         let temporary = path + ".new"
         guard let file = Descriptor(open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0o600)),
@@ -85,7 +86,7 @@ public struct AuditHeadFile {
         guard count > 0, bytes[count - 1] == UInt8(ascii: "\n") else { return nil }
         let words = bytes[..<(count - 1)].split(separator: UInt8(ascii: " "))
         guard words.count == 4, let number = UInt64(String(decoding: words[0], as: UTF8.self)),
-            let hash = AuditText.bytes(hex: words[1], count: 32),
+            let hash = AuditText.bytes(hex: words[1], count: 32).map({ AuditHash($0) }),
             let signer = AuditText.bytes(hex: words[2], count: 32),
             let signature = AuditText.bytes(hex: words[3], count: 64), key == nil || key == signer,
             message(number, hash).withUnsafeBytes({ SigningKey.verify(signature, of: $0, by: signer) })

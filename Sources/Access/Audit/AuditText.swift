@@ -1,35 +1,95 @@
 internal import Glibc
 
-/// The bytes of records, written without a detour over strings: there are two of them an opening.
-struct AuditText {
-    var bytes: [UInt8] = []
+/// The bytes of records, in memory of its own that is used again: there are two of them an opening.
+struct AuditText: ~Copyable {
+    private var base: UnsafeMutablePointer<UInt8>
+    private var capacity: Int
+    private(set) var count = 0
     /// The time up to the second as it was written last, and which second that was.
     private var writtenSecond: (second: Int, text: [UInt8]) = (.min, [])
-
-    init() {}
+    private var lastTime = 0..<0
 
     /// With room for so many bytes, so that it need not be moved while it grows.
-    init(capacity: Int) { bytes.reserveCapacity(capacity) }
+    init(capacity: Int = 640) {
+        self.capacity = max(1, capacity)
+        base = .allocate(capacity: self.capacity)
+    }
 
+    deinit { base.deallocate() }
+
+    /// A copy.
+    var bytes: [UInt8] { Array(UnsafeBufferPointer(start: base, count: count)) }
+
+    /// Its bytes from `start` on, as long as `body` runs.
+    func withBytes<R, E: Error>(from start: Int = 0, _ body: (UnsafeRawBufferPointer) throws(E) -> R) throws(E) -> R {
+        try body(UnsafeRawBufferPointer(start: base + start, count: count - start))
+    }
+
+    mutating func removeAll() { count = 0 }
+
+    /// Room for so many bytes more.
+    @inline(__always)
+    private mutating func reserve(_ byteCount: Int) {
+        if count + byteCount > capacity { grow(byteCount) }
+    }
+
+    @inline(never)
+    private mutating func grow(_ byteCount: Int) {
+        capacity = max(2 * capacity, count + byteCount)
+        let larger = UnsafeMutablePointer<UInt8>.allocate(capacity: capacity)
+        larger.update(from: base, count: count)
+        base.deallocate()
+        base = larger
+    }
+
+    @inline(__always)
+    mutating func append(_ byte: UInt8) {
+        reserve(1)
+        base[count] = byte
+        count += 1
+    }
+
+    @inline(__always)
+    mutating func append(_ bytes: UnsafeBufferPointer<UInt8>) {
+        guard let start = bytes.baseAddress else { return }
+        reserve(bytes.count)
+        (base + count).update(from: start, count: bytes.count)
+        count += bytes.count
+    }
+
+    mutating func append(_ bytes: [UInt8]) { bytes.withUnsafeBufferPointer { append($0) } }
+
+    /// What it says already at a place, once more.
+    mutating func `repeat`(_ place: Range<Int>) {
+        reserve(place.count)
+        (base + count).update(from: base + place.lowerBound, count: place.count)
+        count += place.count
+    }
+
+    // Where it is known what is added, that is a few stores.
+    @inline(__always)
     mutating func add(_ text: StaticString) {
-        bytes.append(contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+        append(UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
 
     mutating func add(number: some BinaryInteger) {
-        guard let small = UInt64(exactly: number) else { return bytes.append(contentsOf: String(number).utf8) }
+        guard let small = UInt64(exactly: number) else { return append(Array(String(number).utf8)) }
         add(digits: small, base: 10)
     }
 
-    mutating func add(digits number: UInt64, base: UInt64) {
-        withUnsafeTemporaryAllocation(byteCount: 20, alignment: 1) { digits in
-            var (rest, place) = (number, digits.count)
-            repeat {
-                place -= 1
-                digits[place] = Self.digit(UInt8(truncatingIfNeeded: rest % base))
-                rest /= base
-            } while rest > 0
-            bytes.append(contentsOf: UnsafeRawBufferPointer(rebasing: digits[place...]))
+    mutating func add(digits number: UInt64, base radix: UInt64) {
+        var (length, rest) = (1, number / radix)
+        while rest > 0 {
+            length += 1
+            rest /= radix
         }
+        reserve(length)
+        rest = number
+        for place in stride(from: count + length - 1, through: count, by: -1) {
+            base[place] = Self.digit(UInt8(truncatingIfNeeded: rest % radix))
+            rest /= radix
+        }
+        count += length
     }
 
     /// `,"name":"value"`
@@ -41,6 +101,7 @@ struct AuditText {
     }
 
     /// `,"name":`
+    @inline(__always)
     mutating func begin(_ name: StaticString) {
         add(",\"")
         add(name)
@@ -49,22 +110,17 @@ struct AuditText {
 
     mutating func add(_ name: StaticString, bytes value: some Collection<UInt8>) {
         begin(name)
-        bytes.append(UInt8(ascii: "\""))
-        defer { bytes.append(UInt8(ascii: "\"")) }
-        let isDone = value.withContiguousStorageIfAvailable { value in
-            guard value.allSatisfy(Self.isPlain) else { return false }
-            bytes.append(contentsOf: value)
-            return true
+        append(UInt8(ascii: "\""))
+        if value.withContiguousStorageIfAvailable({ addEscaped($0) }) == nil {
+            Array(value).withUnsafeBufferPointer { addEscaped($0) }
         }
-        guard isDone != true else { return }
+        append(UInt8(ascii: "\""))
+    }
+
+    private mutating func addEscaped(_ value: UnsafeBufferPointer<UInt8>) {
+        if value.allSatisfy(Self.isPlain) { return append(value) }
         for byte in value {
-            switch byte {
-            case UInt8(ascii: "\""), UInt8(ascii: "\\"): bytes += [UInt8(ascii: "\\"), byte]
-            case 0..<0x20, 0x7F:
-                add("\\u00")
-                bytes += [Self.digits[Int(byte >> 4)], Self.digits[Int(byte & 15)]]
-            default: bytes.append(byte)
-            }
+            if Self.isPlain(byte) { append(byte) } else { addEscape(of: byte) }
         }
     }
 
@@ -73,18 +129,35 @@ struct AuditText {
         byte >= 0x20 && byte != 0x7F && byte != UInt8(ascii: "\"") && byte != UInt8(ascii: "\\")
     }
 
-    /// `,"name":"…"` in hexadecimal.
-    mutating func add(_ name: StaticString, hex value: [UInt8]) {
-        begin(name)
-        bytes.append(UInt8(ascii: "\""))
-        withUnsafeTemporaryAllocation(byteCount: 2 * value.count, alignment: 1) { digits in
-            for (index, byte) in value.enumerated() {
-                digits[2 * index] = Self.digit(byte >> 4)
-                digits[2 * index + 1] = Self.digit(byte & 15)
-            }
-            bytes.append(contentsOf: UnsafeRawBufferPointer(digits))
+    @inline(never)
+    private mutating func addEscape(of byte: UInt8) {
+        guard byte < 0x20 || byte == 0x7F else {
+            append(UInt8(ascii: "\\"))
+            return append(byte)
         }
-        bytes.append(UInt8(ascii: "\""))
+        add("\\u00")
+        append(Self.digit(byte >> 4))
+        append(Self.digit(byte & 15))
+    }
+
+    /// `,"name":"…"` in hexadecimal.
+    mutating func add(_ name: StaticString, hex value: some Collection<UInt8>) { add(name, bytes: Self.hex(value)) }
+
+    /// `,"name":"…"` in hexadecimal.
+    mutating func add(_ name: StaticString, hash: AuditHash) {
+        begin(name)
+        reserve(2 * AuditHash.scalarCount + 2)
+        append(UInt8(ascii: "\""))
+        withUnsafeBytes(of: hash) { bytes in
+            var place = base + count
+            for byte in bytes {
+                place[0] = Self.digit(byte >> 4)
+                place[1] = Self.digit(byte & 15)
+                place += 2
+            }
+        }
+        count += 2 * AuditHash.scalarCount
+        append(UInt8(ascii: "\""))
     }
 
     /// A path; one that is no UTF-8 is told in hexadecimal besides.
@@ -95,8 +168,7 @@ struct AuditText {
         add("path_bytes", bytes: Self.hex(path))
     }
 
-    private static let digits = Array("0123456789abcdef".utf8)
-
+    @inline(__always)
     private static func digit(_ value: UInt8) -> UInt8 {
         value < 10 ? UInt8(ascii: "0") + value : UInt8(ascii: "a") + value - 10
     }
@@ -142,16 +214,20 @@ struct AuditText {
     mutating func addTime() {
         var time = timespec()
         clock_gettime(CLOCK_REALTIME, &time)
+        let start = count
+        defer { lastTime = start..<count }
         if writtenSecond.second == time.tv_sec {
-            bytes.append(contentsOf: writtenSecond.text)
+            append(writtenSecond.text)
         } else {
-            let start = bytes.count
             addSecond(time.tv_sec)
-            writtenSecond = (time.tv_sec, Array(bytes[start...]))
+            writtenSecond = (time.tv_sec, withBytes(from: start) { Array($0) })
         }
         add(padded: time.tv_nsec / 1000, 6)
         add("Z\"")
     }
+
+    /// The time that was added last.
+    mutating func repeatTime() { `repeat`(lastTime) }
 
     private mutating func addSecond(_ second: Int) {
         var second = second
@@ -172,12 +248,13 @@ struct AuditText {
         add(".")
     }
 
-    private mutating func add(padded value: Int, _ count: Int) {
-        var power = 1
-        for _ in 1..<count { power *= 10 }
-        while power > 0 {
-            bytes.append(UInt8(ascii: "0") + UInt8(value / power % 10))
-            power /= 10
+    private mutating func add(padded value: Int, _ length: Int) {
+        reserve(length)
+        var rest = value
+        for place in stride(from: count + length - 1, through: count, by: -1) {
+            base[place] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
+            rest /= 10
         }
+        count += length
     }
 }

@@ -75,7 +75,7 @@ public struct AuditVerification {
         }
         if let fragment, record.type != "opened" { return problem("line \(fragment) is no record") }
         fragment = nil
-        guard AuditHead.hash(record.hashed) == record.hash else {
+        guard record.hashed.withUnsafeBytes(AuditHead.hash) == record.hash else {
             return problem("record \(record.number) (line \(line)) was changed: its hash is another")
         }
         if let last {

@@ -1,11 +1,13 @@
 internal import Sodium
+internal import Synchronization
 internal import Threads
 
 /// The thread that signs, a moment after there is something to be signed.
 final class Signer: @unchecked Sendable {
     private let monitor = Monitor()
+    /// Changed within `monitor.locked` alone: most who want it want it already.
+    private let isWanted = Atomic(false)
     // Touched within `monitor.locked` alone, once it has started.
-    private var isWanted = false
     private var isRunning = false
 
     func start(_ work: @escaping @Sendable () -> Bool) {
@@ -21,9 +23,9 @@ final class Signer: @unchecked Sendable {
     }
 
     func wake() {
+        guard !isWanted.load(ordering: .acquiring) else { return }
         monitor.locked {
-            guard !isWanted else { return }
-            isWanted = true
+            isWanted.store(true, ordering: .relaxed)
             monitor.wake()
         }
     }
@@ -37,8 +39,8 @@ final class Signer: @unchecked Sendable {
 
     private func awaitWork() -> Bool {
         monitor.locked {
-            while !isWanted, isRunning { monitor.wait() }
-            isWanted = false
+            while !isWanted.load(ordering: .relaxed), isRunning { monitor.wait() }
+            isWanted.store(false, ordering: .releasing)
             return isRunning
         }
     }
