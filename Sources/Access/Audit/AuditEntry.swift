@@ -7,6 +7,14 @@ public struct AuditEntry: Sendable {
         case text(String)
     }
 
+    /// What a command is about that names no file of the tree.
+    public enum Subject: Sendable {
+        /// As `unlock-with` was told it.
+        case keyService(String)
+        /// A file outside.
+        case file(String)
+    }
+
     public var id: ID
     public var call: String
     public var operation: Operation
@@ -15,10 +23,11 @@ public struct AuditEntry: Sendable {
     public var requester: Requester
     public var isAllowed: Bool
     public var rule: String
+    public var subject: Subject?
 
     public init(
         id: ID, call: String, operation: Operation, path: [UInt8]?, newPath: [UInt8]?, requester: Requester,
-        isAllowed: Bool, rule: String
+        isAllowed: Bool, rule: String, subject: Subject? = nil
     ) {
         self.id = id
         self.call = call
@@ -28,6 +37,7 @@ public struct AuditEntry: Sendable {
         self.requester = requester
         self.isAllowed = isAllowed
         self.rule = rule
+        self.subject = subject
     }
 
     /// How it ended.
@@ -59,6 +69,11 @@ public struct AuditEntry: Sendable {
         text.add("operation", operation.rawValue)
         if let path { text.add("path", path: path) }
         if let newPath { text.add("new_path", path: newPath) }
+        switch subject {
+        case .keyService(let service): text.add("key_service", service)
+        case .file(let file): text.add("file", path: Array(file.utf8))
+        case nil: break
+        }
         text.add("uid", number: requester.uid)
         text.add("gid", number: requester.gid)
         text.append(requester.process.auditText)

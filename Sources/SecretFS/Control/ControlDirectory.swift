@@ -71,12 +71,25 @@ extension SecretFS {
         let access = flags & O_ACCMODE
         if access != O_RDONLY, file.write == nil { throw .accessDenied }
         // What is written is decided at the writing; whoever is shut out shall still see why.
+        if file.stream != nil {
+            // It gives away the whole keyring, sealed: recorded like a secret that is opened.
+            return try guarded(
+                AccessRequest(.open, .read, .control(control)), caller,
+                undo: { [self] in release(control.number, handle: $0.handle, flags: flags) },
+                { () throws(Errno) in try openControlFile(file, version, access) })
+        }
         if access != O_WRONLY, gate.isActive, file.name != "status" {
             let passage = Passage(AccessRequest(.open, .read, .control(control)), caller, gate)
             let decision = gate.decide(passage.request, passage.requester, isOpening: false)
             guard decision.isAllowed else { try refuse(passage, decision) }
         }
         if control == .events { return try options.openEvents(caller) }
+        return try openControlFile(file, version, access)
+    }
+
+    private func openControlFile(_ file: ControlFile, _ version: KEKVersion?, _ access: Int32) throws(Errno)
+        -> OpenReply
+    {
         let open = OpenControlFile(file, version)
         // One reader gets one value, however many reads it takes.
         if access != O_WRONLY { try open.begin(self) }

@@ -8,6 +8,8 @@ public enum DocumentKind: UInt64, Sendable, CaseIterable {
     case policy = 1
     /// What is done after values have changed.
     case hooks = 2
+    /// Where the audit log is.
+    case audit = 3
 }
 
 /// A document as it was last replaced.

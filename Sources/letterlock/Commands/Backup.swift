@@ -1,3 +1,4 @@
+import Access
 import ArgumentParser
 import Glibc
 import Keyring
@@ -102,6 +103,13 @@ struct Backup: ParsableCommand {
         defer { try? open.tree.close() }
         open.warnings.forEach(Output.warn)
         guard open.tree.problems.isEmpty else { throw Self.damaged }
+        try CommandAudit(open, command: "backup").recording(nil, .file(Paths.absolute(file))) {
+            try write(open, service)
+            return nil
+        }
+    }
+
+    private func write(_ open: OpenKeyring, _ service: any KeyService) throws {
         let file = try BackupFile(self.file)
         let began = Timestamp.now()
         let stream = try BackupStream(open.tree)

@@ -74,7 +74,7 @@ struct SlotAdd: ParsableCommand {
         let isRecovery = try source.parsedSpec() == .recovery
         let place = isRecovery ? try recovery.place() : nil
         let work = try SlotWork(target.store, opener, acceptsRollback: target.acceptRollback)
-        try work.closing { () throws in
+        try work.recording("add", try source.absoluteSpec()) {
             let service: any KeyService
             if isRecovery {
                 service = try place!.makeService()
@@ -85,6 +85,7 @@ struct SlotAdd: ParsableCommand {
             }
             try work.add(service)
             try work.remember(source)
+            return nil
         }
         place?.tell()
         Output.line("\(target.store): opened by \(work.count + 1) key services now")
@@ -107,13 +108,14 @@ struct SlotRemove: ParsableCommand {
         let isGiven = opener.spec != nil || opener.passphraseFile != nil || opener.passphraseDescriptor != nil
         if !isGiven, UInt32(target.spec) == nil, target.spec != "recovery" { opener.spec = target.spec }
         let work = try SlotWork(target.store, opener, acceptsRollback: target.acceptRollback)
-        try work.closing { () throws in
+        try work.recording("remove", target.spec) {
             guard work.count > 1 else {
                 throw Failure(
                     "the last key service of a keyring cannot be removed",
                     hint: "add another one first: 'letterlock unlock-with add \(target.store) SPEC'")
             }
             try work.rekey(try work.slot(named: target.spec), .removed)
+            return work.latest
         }
         Output.line(
             "\(target.store): opened by \(work.count - 1) key services now; KEK version \(work.latest) is its primary")
@@ -143,7 +145,7 @@ struct SlotChange: ParsableCommand {
         let isRecovery = try source.parsedSpec() == .recovery
         let place = isRecovery ? try recovery.place() : nil
         let work = try SlotWork(target.store, opener, acceptsRollback: target.acceptRollback)
-        try work.closing { () throws in
+        try work.recording("change", target.spec) {
             let index = try work.slot(named: target.spec)
             try work.checkIsFree(source, shared: sharing.shared)
             let service: any KeyService =
@@ -151,6 +153,7 @@ struct SlotChange: ParsableCommand {
             if !isRecovery { try work.checkIsNew(service) }
             try work.rekey(index, .replaced(by: service))
             try work.remember(source)
+            return work.latest
         }
         place?.tell()
         Output.line("\(target.store): the key service is changed; KEK version \(work.latest) is its primary")
@@ -171,7 +174,10 @@ struct SlotRenew: ParsableCommand {
         opener.spec = target.spec
         let work = try SlotWork(target.store, opener, acceptsRollback: target.acceptRollback)
         var count = 0
-        try work.closing { () throws in count = try work.renew() }
+        try work.recording("renew", target.spec) {
+            count = try work.renew()
+            return nil
+        }
         Output.line(
             count == 0
                 ? "\(target.store): sealed by the newest version of the service's key already"

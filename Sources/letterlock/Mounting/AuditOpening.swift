@@ -6,32 +6,17 @@ import SecretFS
 
 /// The way to a keyring's audit log.
 enum AuditOpening {
-    /// Opens the log that a mount's options ask for.
+    /// Opens the log of a mount.
     ///
-    /// - Returns: nil if they ask for none.
+    /// - Returns: nil if nothing is to be recorded.
     static func open(
-        _ options: MountOptions, _ opened: OpenKeyring, memory: AuditMemory, takesOver: Bool, log: ServerLog
-    )
-        throws(Failure) -> AuditLog?
-    {
-        guard options.audit != .off else { return nil }
-        let store = opened.keyring.historyName
-        var wanted = AuditLog.Options()
-        wanted.mode = options.audit
-        wanted.usesSyslog = options.auditsToSyslog
-        wanted.hidesPaths = options.auditPaths == .hmac
-        wanted.keyring = opened.keyring.name
-        wanted.store = store
-        wanted.headPath = headPath(store: store)
+        _ place: AuditPlace, _ opened: OpenKeyring, memory: AuditMemory, takesOver: Bool, log: ServerLog
+    ) throws(Failure) -> AuditLog? {
+        guard place.mode != .off else { return nil }
+        var wanted = options(place, opened.keyring)
         wanted.takesOver = takesOver
-        wanted.version = Program.version
         // One is at the device, and one is for those who need no record.
         wanted.waiterLimit = max(1, Server.Options().threadCount - 2)
-        switch options.auditLog {
-        case "none": wanted.path = nil
-        case let path?: wanted.path = path
-        case nil: wanted.path = usualPath(keyring: opened.keyring.name, store: store)
-        }
         guard wanted.path != nil || wanted.usesSyslog else {
             throw Failure("audit-log=none leaves no device", hint: "add audit-syslog, or audit=off", code: .usage)
         }
@@ -53,6 +38,25 @@ enum AuditOpening {
         } catch {
             throw Messages.failure(for: error)
         }
+    }
+
+    static func options(_ place: AuditPlace, _ keyring: UnlockedKeyring) -> AuditLog.Options {
+        let store = keyring.historyName
+        var options = AuditLog.Options()
+        options.mode = place.mode
+        options.usesSyslog = place.usesSyslog
+        options.hidesPaths = place.hidesPaths
+        options.keyring = keyring.name
+        options.store = store
+        options.headPath = headPath(store: store)
+        options.version = Program.version
+        options.path =
+            switch place.file {
+            case .usual: usualPath(keyring: keyring.name, store: store)
+            case .none: nil
+            case .path(let path): path
+            }
+        return options
     }
 
     /// Beside what else is remembered of stores; two keyrings may have one name.

@@ -100,8 +100,16 @@ final class ServedKeyring: Sendable {
             return
         }
         let log = try AuditOpening.open(
-            request.options, opened, memory: ledger.auditMemory, takesOver: takesOver, log: log)
+            AuditPlace(request.options), opened, memory: ledger.auditMemory, takesOver: takesOver, log: self.log)
         audit.withLock { $0 = log }
+        if !takesOver { rememberAudit(opened) }
+    }
+
+    /// For those who change the keyring while nobody serves it.
+    private func rememberAudit(_ opened: OpenKeyring) {
+        do { try AuditPlace(request.options).remember(in: opened) } catch {
+            log.warn("where the audit log is cannot be remembered: \(Messages.failure(for: error).message)")
+        }
     }
 
     /// Has the key service unseal once more.

@@ -1,3 +1,4 @@
+import Access
 import Keyring
 import SecretTree
 import Storage
@@ -28,13 +29,32 @@ struct SlotWork {
     /// The KEK version that a change of the root key makes primary.
     var latest: UInt32 { open.keyring.lifecycle.latest.rawValue + 1 }
 
-    /// Closes the store after `body`, whatever comes of it.
-    func closing(_ body: () throws -> Void) throws {
-        do { try body() } catch {
+    /// Does `body` between its two records in the audit log, and closes the store, whatever comes of it.
+    ///
+    /// - Parameters:
+    ///   - action: As the command line names it: `add`.
+    ///   - body: Gives the KEK version that is primary then; nil if it is the one that was.
+    func recording(_ action: String, _ spec: String, _ body: () throws -> UInt32?) throws {
+        let audit: CommandAudit
+        do { audit = try CommandAudit(open, command: "unlock-with") } catch {
             try? keeper.close()
             throw error
         }
-        try keeper.close()
+        try audit.recording(action, .keyService(label(spec))) {
+            let version: UInt32?
+            do { version = try body() } catch {
+                try? keeper.close()
+                throw error
+            }
+            try keeper.close()
+            return version
+        }
+    }
+
+    /// What is named by its number is told as what it is.
+    private func label(_ spec: String) -> String {
+        guard let number = Int(spec), open.keyring.slots.indices.contains(number - 1) else { return spec }
+        return "\(number): \(open.keyring.slots[number - 1].label)"
     }
 
     /// The slot that a number, or a key service, means.

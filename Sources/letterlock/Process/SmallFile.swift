@@ -19,6 +19,20 @@ enum SmallFile {
         return bytes
     }
 
+    /// A file that one process at a time has locked: others wait.
+    final class Lock {
+        private let descriptor: Int32
+
+        /// Nil if there can be none.
+        init?(_ path: String) {
+            descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
+            guard descriptor >= 0 else { return nil }
+            while flock(descriptor, LOCK_EX) != 0, errno == EINTR {}
+        }
+
+        deinit { if descriptor >= 0 { close(descriptor) } }
+    }
+
     static func text(_ path: String) -> String? {
         (try? read(path)).map { String(decoding: $0, as: UTF8.self) }
     }
