@@ -118,7 +118,13 @@ extension RecordKey {
         case .garbage: "a garbage record"
         case .job: "a job record"
         case .body: "the content record"
-        case .document: "the policy document"
+        case .document:
+            switch DocumentKind(rawValue: owner) {
+            case .policy: "the policy document"
+            case .hooks: "the hooks' document"
+            case .audit: "the document on where the audit log is"
+            case nil: "a document of unknown kind \(owner)"
+            }
         case nil: "a record of unknown kind \(kind)"
         }
     }

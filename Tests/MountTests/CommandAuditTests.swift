@@ -131,6 +131,25 @@ final class CommandAuditTests {
         #expect(try told(usualLog()).count == 2)
     }
 
+    @Test func whereTheLogIsCannotBeChangedFromOutside() throws {
+        try mounted.remount("audit-log=" + log)
+        try mounted.unmount()
+        let edit = StoreEdit(work: work)
+        let record = try #require(try edit.records().first { $0.key.hasPrefix("100000000000000003") })
+        try edit.set(record.key, StoreEdit.flipped(record.value, at: 60))
+        for words in [["unlock-with", "add", work.store, key("key2")], ["backup", work.store, work("b")]] {
+            let refused = try run(words + key)
+            #expect(refused.status == 5, "\(words): \(refused.complaint)")
+        }
+        #expect(!exists(work("b")))
+        // A mount knows where it is, and tells.
+        try mounted.mount("audit-log=" + log)
+        #expect(try mounted.answer("status").contains("where the audit log is"))
+        try mounted.unmount()
+        #expect(try run(["unlock-with", "add", work.store, key("key2")] + key).status == 0)
+        #expect(try told(log).count == 2)
+    }
+
     @Test func whatIsRestoredHasALogOfItsOwn() throws {
         try mounted.remount("audit-log=" + log)
         #expect(try run(["backup", work.store, work("b")]).status == 0)

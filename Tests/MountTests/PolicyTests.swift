@@ -274,7 +274,7 @@ final class PolicyTests {
         try set(rule(more: "uids = [0]"))
         try mounted.unmount()
         let edit = StoreEdit(work: work)
-        let record = try #require(try edit.records().first { $0.key.hasPrefix("10") })
+        let record = try #require(try edit.records().first { $0.key.hasPrefix("100000000000000001") })
         for change in ["flip", "delete"] {
             if change == "flip" {
                 try edit.set(record.key, StoreEdit.flipped(record.value, at: 60))

@@ -46,11 +46,13 @@ struct AuditPlace: Equatable {
         if history == opened.keyring.historyName { self = place }
     }
 
-    /// Has the keyring remember it, if it does not already. What cannot be written remembers nothing.
+    /// Has the keyring remember it, if it does not already: also in the place of what was tampered with, which was told at
+    /// its opening. What cannot be written remembers nothing.
     func remember(in opened: OpenKeyring) throws {
         guard !opened.tree.isReadOnly else { return }
         let bytes = encoded(history: opened.keyring.historyName)
-        guard try opened.tree.document(.audit)?.bytes != bytes else { return }
+        let known = try? opened.tree.document(.audit)
+        guard known?.bytes != bytes else { return }
         _ = try opened.tree.replace(.audit, with: bytes, now: .now())
     }
 
