@@ -176,8 +176,8 @@ final class CommandAuditTests {
         // A full log gives none away.
         try work.shell("cat /dev/zero >'\(work("log/filling"))' || true")
         expectErrno(EIO) { while true { _ = try contents(mounted.control("backup")) } }
-        let refused = try run(["backup", work.store, work("c")])
-        #expect(refused.status == 1 && !exists(work("c")), "\(refused.complaint)")
+        // The last bytes may have room for a shorter record.
+        #expect(eventually { (try? self.run(["backup", self.work.store, self.work("c")]))?.status == 1 })
         try check(unlink(work("log/filling")))
         #expect(eventually { (try? self.run(["backup", self.work.store, self.work("c")]))?.status == 0 })
         try mounted.unmount()
