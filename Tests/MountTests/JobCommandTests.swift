@@ -44,6 +44,9 @@ struct JobCommandTests {
         #expect(try workspace.letterlock("rewrap", mounted.path, "--pause", "--cancel").status == 2)
         #expect(try workspace.letterlock("revoke", mounted.path, "9", "--reason", "lost").status == 1)
         #expect(try workspace.letterlock("revoke", mounted.path, "1").status == 2)
+        #expect(try workspace.letterlock("revoke", mounted.path, "--resume").status == 1)
+        #expect(try workspace.letterlock("revoke", mounted.path, "--pause", "--cancel").status == 2)
+        #expect(try workspace.letterlock("revoke", mounted.path, "1", "--cancel").status == 2)
     }
 
     @Test func revokeRefusesThenGivesBack() throws {

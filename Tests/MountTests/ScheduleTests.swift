@@ -74,7 +74,7 @@ final class MountedScheduleTests {
 
 /// Has the schedules of what is mounted after this go by other clocks: see `ScheduleClock`.
 struct ClockFile {
-    private let path: String
+    let path: String
 
     init(_ workspace: Workspace) throws {
         path = workspace.setClock()

@@ -45,6 +45,12 @@ struct ControlCommand {
         !text.isEmpty && text.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
     }
 
+    /// Why something is done: one line of text.
+    static func reason(_ text: String) throws(Errno) -> String {
+        guard text.unicodeScalars.allSatisfy({ $0.properties.generalCategory != .control }) else { throw .invalid }
+        return text
+    }
+
     /// Seconds: `3600`, or with a unit `90s`, `15m`, `720h`, `30d`.
     func seconds() throws(Errno) -> Int64 {
         let units: [Character: Int64] = ["s": 1, "m": 60, "h": 3600, "d": 86_400]

@@ -8,15 +8,24 @@ extension SecretFS {
     /// `start`, `start from=N`, `start path=P`, `pause`, `resume`, `cancel`.
     func command(_ kind: JobKind, _ command: ControlCommand) throws(Errno) {
         let now = Timestamp.now()
-        switch command.words {
-        case ("start", let rest):
+        if case ("start", let rest) = command.words {
             let (version, scope) = try arguments(of: kind, rest)
             try answering { () throws(TreeError) in try tree.startJob(kind, from: version, below: scope, now: now) }
-        case ("pause", nil): try answering { () throws(TreeError) in try tree.pauseJob(kind, now: now) }
-        case ("resume", nil): try answering { () throws(TreeError) in try tree.resumeJob(kind, now: now) }
-        case ("cancel", nil): try answering { () throws(TreeError) in try tree.cancelJob(kind, now: now) }
-        default: throw .invalid
+        } else if try !hold(kind, command) {
+            throw .invalid
         }
+    }
+
+    /// `pause`, `resume` and `cancel`; false for anything else.
+    private func hold(_ kind: JobKind, _ command: ControlCommand) throws(Errno) -> Bool {
+        let now = Timestamp.now()
+        switch command.text {
+        case "pause": try answering { () throws(TreeError) in try tree.pauseJob(kind, now: now) }
+        case "resume": try answering { () throws(TreeError) in try tree.resumeJob(kind, now: now) }
+        case "cancel": try answering { () throws(TreeError) in try tree.cancelJob(kind, now: now) }
+        default: return false
+        }
+        return true
     }
 
     private func arguments(of kind: JobKind, _ text: String?) throws(Errno) -> (KEKVersion?, NodeID?) {
@@ -44,11 +53,14 @@ extension SecretFS {
         return place
     }
 
-    /// `N REASON`. Its readers are refused when this returns.
+    /// `N REASON`: its readers are refused when this returns. `pause`, `resume` and `cancel` are about the re-encryption that
+    /// is a part of it; whatever becomes of that, the version stays compromised.
     func revoke(_ command: ControlCommand) throws(Errno) {
-        let (number, reason) = command.words
+        guard try !hold(.revoke, command) else { return }
+        let (number, text) = command.words
         let version = try ControlCommand.version(number[...])
-        guard let reason, !reason.isEmpty else { throw .invalid }
+        guard let text else { throw .invalid }
+        let reason = try ControlCommand.reason(text)
         try answering { () throws(TreeError) in try tree.revoke(version, reason: reason, now: .now()) }
         dropUnreadablePages()
         tellRotations()

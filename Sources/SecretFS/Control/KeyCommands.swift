@@ -62,11 +62,14 @@ extension SecretFS {
         case ("enable", nil):
             try changeKeys { lifecycle throws(LifecycleError) in
                 guard let state = lifecycle.state(of: version) else { throw .noSuchVersion }
-                guard state == .disabled else { throw .notPermitted }
+                guard state == .disabled || state == .destroyed else { throw .notPermitted }
                 try lifecycle.enable(version, now: now)
             }
-        case ("compromise", let reason?):
+        case ("compromise", let text?):
+            let reason = try ControlCommand.reason(text)
             try changeKeys { lifecycle throws(LifecycleError) in
+                // Nor has one that is compromised, and its reason stays.
+                guard lifecycle.state(of: version) != .compromised else { throw .notPermitted }
                 try lifecycle.compromise(version, reason: reason, now: now)
             }
         default: throw .invalid

@@ -60,36 +60,40 @@ struct Revoke: ParsableCommand {
         abstract: "Refuse at once what a version protects, and re-encrypt it in the background.",
         discussion: """
             For a version that others may know. If it is the primary there is a new one. Files read again as they are \
-            re-encrypted, flagged in user.letterlock.needs_regeneration until their value changes.
+            re-encrypted, flagged in user.letterlock.needs_regeneration until their value changes. Pausing or cancelling \
+            that leaves the version compromised, and what is not re-encrypted refused.
             """)
 
     @OptionGroup var target: VersionArguments
 
     @Option(help: ArgumentHelp("Why; it stands in the listing of versions.", valueName: "TEXT"))
-    var reason: String
+    var reason: String?
     @OptionGroup var following: FollowOptions
+    @OptionGroup var holding: HoldOptions
 
     @Flag(help: "Say which files it would concern, and do nothing.")
     var dryRun = false
 
+    func validate() throws { try holding.validate(besides: dryRun) }
+
     func run() throws {
+        if holding.isAsked { return try holding.run("revoke", following, on: try target.resolveMount()) }
         let (control, version) = try target.resolve()
-        guard !reason.isEmpty, !reason.contains("\n") else {
-            throw Failure("a reason is one line of text", code: .usage)
+        guard let reason, !reason.isEmpty, !reason.contains("\n") else {
+            throw Failure("a reason is one line of text", hint: "--reason TEXT", code: .usage)
         }
         if dryRun {
-            return try foretell(control, version)
+            return try foretell(control, version, reason)
         }
         try control.write("\(version) \(reason)", to: "revoke", about: version)
         if !following.json { Output.line("KEK version \(version) is compromised: files under it cannot be read") }
         try following.follow("revoke", on: control)
     }
 
-    private func foretell(_ control: Control, _ version: UInt32) throws(Failure) {
+    private func foretell(_ control: Control, _ version: UInt32, _ reason: String) throws(Failure) {
         guard try control.json("revoke")["state"].words != "running" else {
             throw control.explain(EALREADY, reading: false, "revoke", version)
         }
-        let reason = reason
         let change = KeyChange(file: "state") { lifecycle, version, _ throws(LifecycleError) in
             if lifecycle.primary == version { try lifecycle.rotate(now: .now()) }
             try lifecycle.compromise(version, reason: reason, now: .now())
@@ -130,16 +134,8 @@ struct FollowOptions: ParsableArguments {
     }
 }
 
-/// What `rewrap` and `reencrypt` have besides.
-struct JobOptions: ParsableArguments {
-    @OptionGroup var following: FollowOptions
-
-    @Option(help: ArgumentHelp("Only what this version protects.", valueName: "N"))
-    var from: UInt32?
-
-    @Flag(help: "Say how many files it would concern, and do nothing.")
-    var dryRun = false
-
+/// What is done with a job that was begun before.
+struct HoldOptions: ParsableArguments {
     @Flag(help: "Hold the job that is running.")
     var pause = false
 
@@ -149,25 +145,41 @@ struct JobOptions: ParsableArguments {
     @Flag(help: "End the job; what is done stays done.")
     var cancel = false
 
-    func validate() throws {
+    var isAsked: Bool { pause || resume || cancel }
+
+    func validate(besides dryRun: Bool) throws {
         guard [pause, resume, cancel, dryRun].filter({ $0 }).count <= 1 else {
             throw ValidationError("only one of --pause, --resume, --cancel and --dry-run")
         }
     }
 
+    func run(_ job: String, _ following: FollowOptions, on control: Control) throws(Failure) {
+        try control.write(pause ? "pause" : resume ? "resume" : "cancel", to: job)
+        if resume { return try following.follow(job, on: control) }
+        Output.line(following.json ? try control.text(job) : "the job is \(pause ? "paused" : "cancelled")")
+    }
+}
+
+/// What `rewrap` and `reencrypt` have besides.
+struct JobOptions: ParsableArguments {
+    @OptionGroup var following: FollowOptions
+
+    @Option(help: ArgumentHelp("Only what this version protects.", valueName: "N"))
+    var from: UInt32?
+
+    @OptionGroup var holding: HoldOptions
+
+    @Flag(help: "Say how many files it would concern, and do nothing.")
+    var dryRun = false
+
+    func validate() throws { try holding.validate(besides: dryRun) }
+
     func run(_ job: String, on control: Control, path: String? = nil) throws(Failure) {
         if dryRun { return try foretell(job, control, path) }
-        if pause || cancel {
-            try control.write(pause ? "pause" : "cancel", to: job)
-            return Output.line(following.json ? try control.text(job) : "the job is \(pause ? "paused" : "cancelled")")
-        }
-        if resume {
-            try control.write("resume", to: job)
-        } else {
-            if from != nil, path != nil { throw Failure("--from and a path do not go together", code: .usage) }
-            let what = from.map { " from=\($0)" } ?? path.map { " path=\($0)" } ?? ""
-            try control.write("start" + what, to: job, about: from)
-        }
+        if holding.isAsked { return try holding.run(job, following, on: control) }
+        if from != nil, path != nil { throw Failure("--from and a path do not go together", code: .usage) }
+        let what = from.map { " from=\($0)" } ?? path.map { " path=\($0)" } ?? ""
+        try control.write("start" + what, to: job, about: from)
         try following.follow(job, on: control)
     }
 

@@ -31,6 +31,12 @@ struct VersionArguments: ParsableArguments {
         return (try Control(at: try Self.onlyMountpoint()), version)
     }
 
+    /// The mount, of a command that is about no version.
+    func resolveMount() throws(Failure) -> Control {
+        guard words.count == 1 else { throw Failure("too many arguments", hint: Self.hint, code: .usage) }
+        return try Control(at: words[0])
+    }
+
     private static let hint = "for example: letterlock key disable /mnt/prod 1"
 
     /// Where the working directory lies, else the one keyring that is mounted.
