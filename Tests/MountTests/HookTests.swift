@@ -171,17 +171,21 @@ final class HookTests {
     }
 
     @Test func aCommandInheritsNothing() throws {
+        let said = work("said/marker")
+        var runs: [String] { ((try? text(said)) ?? "").split(separator: "\n").map(String.init) }
         try set(
             hook(
                 try script(
                     "{ id -un; env | cut -d= -f1 | sort | tr '\\n' ' '; echo; for f in /proc/self/fd/*; do "
-                        + "readlink $f; done | grep -c 'letterlock\\|fuse\\|memfd\\|socket'; pwd; } >'\(marker).new'; "
-                        + "mv '\(marker).new' '\(marker)'"),
+                        + "readlink $f; done | grep -c 'letterlock\\|fuse\\|memfd\\|socket'; pwd; } >'\(said).new'; "
+                        + "mv '\(said).new' '\(said)'"),
                 "debounce = \"0s\"\nuser = \"nobody\""))
-        try check(chmod(work.path, 0o777))
+        try check(chmod(work.path, 0o755))
         try check(chmod(work("hook.sh"), 0o755))
+        try check(mkdir(work("said"), 0o777))
+        try check(chmod(work("said"), 0o777))
         try put("two", mounted("web/key"))
-        #expect(eventually { self.runs.count == 4 }, "\(runs)")
+        #expect(eventually { runs.count == 4 }, "\(runs)")
         #expect(runs.first == "nobody" && runs.suffix(2) == ["0", "/"], "\(runs)")
         let names = runs.count > 1 ? runs[1].split(separator: " ") : []
         let allowed: Set<Substring> = [
@@ -197,6 +201,83 @@ final class HookTests {
         try put("two", mounted("web/key"))
         #expect(status("could not be started"))
         #expect(runs.isEmpty)
+    }
+
+    /// Who may write a directory on the way puts another program in the place of this one.
+    @Test(arguments: ["writable", "owned", "link", "sticky", "fine"])
+    func aProgramIsAsSafeAsTheWayToIt(_ way: String) throws {
+        try check(mkdir(work("bin"), 0o755))
+        try check(mkdir(work("bin/below"), 0o755))
+        try check(rename(try script("echo ran >>'\(marker)'"), work("bin/below/hook.sh")))
+        var program = work("bin/below/hook.sh")
+        switch way {
+        case "writable": try check(chmod(work("bin"), 0o775))
+        case "owned": try check(chown(work("bin"), 65534, 0))
+        case "link":
+            // The link lies well, what it leads to does not.
+            try check(symlink("bin/below", work("link")))
+            try check(chmod(work("bin"), 0o777))
+            program = work("link/hook.sh")
+        case "sticky": try check(chmod(work("bin"), 0o1777))
+        default:
+            try check(symlink("./bin/../bin/below/hook.sh", work("link")))
+            program = work("link")
+        }
+        try set(hook(program, "debounce = \"0s\""))
+        try put("two", mounted("web/key"))
+        if ["sticky", "fine"].contains(way) {
+            #expect(become(["ran"]))
+        } else {
+            #expect(status("could not be started: Operation not permitted"))
+            #expect(runs.isEmpty)
+        }
+    }
+
+    @Test func aCommandEndsWithItsRunnerAndIsBegunAgain() throws {
+        try set(
+            hook(
+                try script("sleep 600 & echo $$ $! >>'\(marker)'; wait"), "debounce = \"0s\"\ntimeout = \"1h\""))
+        try put("two", mounted("web/key"))
+        #expect(eventually { self.runs.count == 1 })
+        let first = runs[0].split(separator: " ").compactMap { pid_t($0) }
+        try #require(first.count == 2)
+        let parent = try text("/proc/\(first[0])/status").split(separator: "\n").first { $0.hasPrefix("PPid:") }
+        let runner = try #require(parent?.split(separator: "\t").last.flatMap { pid_t($0) })
+        try #require(try text("/proc/\(runner)/cmdline").contains("run-hook"))
+        kill(runner, SIGKILL)
+        // With all that it has started, before another one begins.
+        #expect(eventually { self.runs.count == 2 })
+        for process in first { #expect(kill(process, 0) != 0 || isZombie(process)) }
+        let second = runs[1].split(separator: " ").compactMap { pid_t($0) }
+        for process in second { #expect(kill(process, 0) == 0) }
+        kill(-second[0], SIGKILL)
+        #expect(status("was killed by signal 9"))
+    }
+
+    private func isZombie(_ process: pid_t) -> Bool {
+        (try? text("/proc/\(process)/stat"))?.contains(") Z ") == true
+    }
+
+    /// They would run with the rights of who mounts it.
+    @Test func hooksOfSomebodyElseAreNotRunUnlessAskedFor() throws {
+        try set(hook(try script("echo ran >>'\(marker)'"), "debounce = \"0s\""))
+        func change() throws -> Bool {
+            unlink(marker)
+            try put("\(UInt32.random(in: 0 ... .max))", mounted("web/key"))
+            usleep(600_000)
+            return !runs.isEmpty
+        }
+        #expect(try change())
+        try mounted.remount("uid=65534")
+        #expect(try !change())
+        let told = try work.letterlock("hooks", "set", mounted.path, work("hooks.toml"))
+        #expect(told.status == 0 && told.complaint.contains("this mount runs none of them"), "\(told.complaint)")
+        try check(chown(work.store, 65534, 65534))
+        try mounted.remount()
+        #expect(try !change())
+        try mounted.remount("hooks=on")
+        #expect(try change())
+        try check(chown(work.store, 0, 0))
     }
 
     @Test func whatWasNotFinishedIsNoChange() throws {

@@ -14,7 +14,7 @@ final class MountedTree {
     let caller = Caller(uid: 0, gid: 0, pid: getpid(), umask: 0o022, unique: 1, isResend: false)
     private let keyFile: String
 
-    init(cache: SecretFSOptions.CacheMode = .kernel) throws {
+    init(cache: SecretFSOptions.CacheMode = .kernel, hooks: HookStage? = nil) throws {
         LockedMemory.allowsUnlocked = true
         try Sodium.start()
         var template = Array("/tmp/letterlock-key-XXXXXX".utf8CString)
@@ -29,6 +29,7 @@ final class MountedTree {
         tree = try SecretTree.open(store, keyring: keyring, readOnly: false, seenEpoch: nil, now: .now())
         var options = SecretFSOptions(ownerUID: 0, ownerGID: 0)
         options.cacheMode = cache
+        options.hooks = hooks
         fileSystem = SecretFS(tree, options: options)
     }
 

@@ -61,6 +61,10 @@ public final class ProcessIdentity: Sendable {
         auditText = Self.auditText(pid: pid, exe: exe, isExeVerified: exe != nil, unit: unit)
     }
 
+    /// When a process was started, in clock ticks since boot; nil if there is none. Never of one that waits for an answer of
+    /// this process's.
+    public static func startTime(of process: Int32) -> UInt64? { ProcDirectory(process)?.startTime }
+
     var key: ProcessKey { ProcessKey(pid: pid, startTime: startTime) }
 }
 

@@ -1,3 +1,4 @@
+import Access
 import Glibc
 import Synchronization
 
@@ -6,8 +7,8 @@ import Synchronization
 /// Whoever runs a command holds a lock (F_OFD_SETLK) on the row's first byte as long as it does, which ends with it however
 /// it ends, and writes down itself how the command has ended.
 ///
-///     0     hash of the hook's name 8, 0: free | ticket 8 | stage 4 | outcome 4 | its number 4 | 4
-///     32    milliseconds 8 | first change 8, 0: none | last change 8 (milliseconds since boot)
+///     0     hash of the hook's name 8, 0: free | ticket 8 | stage 4 | outcome 4 | its number 4 | command's process 4
+///     32    milliseconds 8 | first change 8, 0: none | last change 8 (milliseconds since boot) | command's start 8 (ticks)
 ///     64    bytes of paths to run for 4 | more than these 4 | bytes of paths that wait 4 | more than these 4
 ///     128   paths that the command is run for, each with a zero byte, 4032
 ///     4160  paths that wait, likewise
@@ -169,11 +170,28 @@ public struct HookRun: ~Copyable {
         return (Array(bytes.prefix(max(0, found))), counts >> 32 != 0)
     }
 
+    /// The command that an earlier runner of this run has started, if it runs still.
+    public var command: Int32? {
+        let process = Int32(truncatingIfNeeded: word(24) >> 32)
+        // Another process may have got its number.
+        guard process > 0, let started = ProcessIdentity.startTime(of: process), started == word(56) else { return nil }
+        return process
+    }
+
+    /// The command was started: whoever comes after this runner, if it is killed, has to end it.
+    public func note(command: Int32) {
+        guard var started = ProcessIdentity.startTime(of: command) else { return }
+        var process = command
+        pwrite(descriptor, &started, 8, off_t(place + 56))
+        pwrite(descriptor, &process, 4, off_t(place + 28))
+    }
+
     public func end(_ outcome: HookRow.Outcome, _ number: Int32) {
+        // And no command that runs any more.
         var words = [outcome.rawValue, UInt32(bitPattern: number), 0]
         var duration = HookClock.milliseconds - start
         var stage = HookRow.Stage.ended.rawValue
-        pwrite(descriptor, &words, 8, off_t(place + 20))
+        pwrite(descriptor, &words, 12, off_t(place + 20))
         pwrite(descriptor, &duration, 8, off_t(place + 32))
         pwrite(descriptor, &stage, 4, off_t(place + 16))
     }

@@ -43,9 +43,14 @@ struct HooksSet: ParsableCommand {
 
     func run() throws {
         let file = try HooksFile(file)
-        try LongDocument.write(file.text, to: "hooks", try Control(at: mountpoint))
+        let control = try Control(at: mountpoint)
+        try LongDocument.write(file.text, to: "hooks", control)
         let count = file.hooks.all.count
         Output.line("\(count) \(count == 1 ? "hook holds" : "hooks hold")")
+        // As to who has the right to change the programs, this process may know less than the mount's.
+        if count > 0, try control.json("status")["hooks"].elements.isEmpty {
+            Output.warn("this mount runs none of them: it was made with hooks=off, or is not its owner's own")
+        }
     }
 }
 

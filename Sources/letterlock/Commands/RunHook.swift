@@ -29,7 +29,7 @@ struct RunHook: ParsableCommand {
         let program = HookProgram(
             name: name, mountpoint: mountpoint, keyring: keyring, user: user, timeout: timeout, command: command,
             log: log)
-        let (outcome, number) = program.run(run.paths)
+        let (outcome, number) = program.run(run)
         run.end(outcome, number)
     }
 }

@@ -20,11 +20,15 @@ struct HookProgram {
     private static let grace = 2000
     private static let lineLimit = 100
 
-    func run(_ paths: (bytes: [UInt8], areMore: Bool)) -> End {
+    /// Runs the command to its end, or to the end of its time.
+    func run(_ run: borrowing HookRun) -> End {
         do throws(SystemErrorNumber) {
+            endEarlier(run)
             try checkTrust()
+            let paths = run.paths
             let environment = try become(areMore: paths.areMore)
             let (process, output) = try start(paths.bytes, environment)
+            run.note(command: process)
             return watch(process, output)
         } catch {
             log.warn("hook \(name): \(command.first ?? ""): \(SystemError.text(error.value))")
@@ -32,14 +36,20 @@ struct HookProgram {
         }
     }
 
+    /// Ends what an earlier runner of this run has started, and was killed before it could end.
+    private func endEarlier(_ run: borrowing HookRun) {
+        guard let process = run.command else { return }
+        log.warn("hook \(name): who watched \(command[0]) was killed: it is ended, and begun again")
+        kill(-process, SIGKILL)
+        _ = ProcessTable.awaitEnd(of: process, seconds: Int32(Self.grace / 1000))
+    }
+
     /// Nobody but root and whoever serves the mount may be able to change what is run.
     private func checkTrust() throws(SystemErrorNumber) {
-        var found = stat()
-        guard let program = command.first, stat(program, &found) == 0 else { throw SystemErrorNumber(errno) }
-        guard found.st_uid == 0 || found.st_uid == geteuid(), found.st_mode & 0o022 == 0 else {
-            log.warn("hook \(name): \(program) can be changed by others")
-            throw SystemErrorNumber(EPERM)
-        }
+        guard let program = command.first else { throw SystemErrorNumber(ENOENT) }
+        guard let weak = try ProgramTrust.weakness(of: program) else { return }
+        log.warn("hook \(name): \(program) is not run, as others than root and its user could change \(weak)")
+        throw SystemErrorNumber(EPERM)
     }
 
     /// Takes the user's rights, if one is named.
@@ -79,39 +89,19 @@ struct HookProgram {
             files.rlim_cur = min(files.rlim_cur, 1024)
             setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &files)
         }
-        var actions = posix_spawn_file_actions_t()
-        var attributes = posix_spawnattr_t()
-        posix_spawn_file_actions_init(&actions)
-        posix_spawnattr_init(&attributes)
         defer {
-            posix_spawn_file_actions_destroy(&actions)
-            posix_spawnattr_destroy(&attributes)
             close(input[0])
             close(output[1])
         }
-        posix_spawn_file_actions_adddup2(&actions, input[0], STDIN_FILENO)
-        posix_spawn_file_actions_adddup2(&actions, output[1], STDOUT_FILENO)
-        posix_spawn_file_actions_adddup2(&actions, output[1], STDERR_FILENO)
-        posix_spawn_file_actions_addclosefrom_np(&actions, 3)
-        var none = sigset_t()
-        var all = sigset_t()
-        sigemptyset(&none)
-        sigfillset(&all)
-        posix_spawnattr_setsigmask(&attributes, &none)
-        posix_spawnattr_setsigdefault(&attributes, &all)
-        posix_spawnattr_setpgroup(&attributes, 0)
-        posix_spawnattr_setflags(
-            &attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP))
-        let words: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) } + [nil]
-        let variables: [UnsafeMutablePointer<CChar>?] = environment.map { strdup($0) } + [nil]
-        defer { for text in words + variables { free(text) } }
-        var process: pid_t = 0
-        let number = posix_spawn(&process, command[0], &actions, &attributes, words, variables)
-        guard number == 0 else {
+        var spawning = Spawning(command: command, environment: environment)
+        spawning.descriptors = [
+            (input[0], STDIN_FILENO), (output[1], STDOUT_FILENO), (output[1], STDERR_FILENO),
+        ]
+        spawning.closesFrom = 3
+        do throws(SystemErrorNumber) { return (try spawning.spawn(), output[0]) } catch {
             close(output[0])
-            throw SystemErrorNumber(number)
+            throw error
         }
-        return (process, output[0])
     }
 
     // MARK: Watching

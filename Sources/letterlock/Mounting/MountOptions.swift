@@ -23,8 +23,8 @@ struct MountOptions: Equatable {
     var auditLog: String?
     var auditsToSyslog = false
     var auditPaths = AuditPaths.clear
-    /// Commands are run when values change.
-    var runsHooks = true
+    /// Commands are run when values change. Nil: if they are of nobody else than whom they would run as.
+    var runsHooks: Bool?
     var keyService: String?
     var passphraseFile: String?
     var acceptsRollback = false
@@ -190,7 +190,7 @@ extension MountOptions {
         if let auditLog { texts.append("audit-log=" + Self.escaped(auditLog)) }
         if auditsToSyslog { texts.append("audit-syslog") }
         if auditPaths == .hmac { texts.append("audit-paths=hmac") }
-        if !runsHooks { texts.append("hooks=off") }
+        if let runsHooks { texts.append(runsHooks ? "hooks=on" : "hooks=off") }
         if acceptsRollback { texts.append("accept-rollback") }
         if allowsUnlockedMemory { texts.append("allow-unlocked-memory") }
         return texts

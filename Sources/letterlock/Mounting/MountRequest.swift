@@ -45,6 +45,7 @@ struct MountRequest {
         EpochMemory.pinDirectory()
         for name in RemoteKeyServices.fileVariables { Paths.pinVariable(name) }
         request.store = try StoreDescription.directory(store)
+        request.decideOnHooks()
         let descriptors = DescriptorStore(isWanted: usesDescriptorStore)
         if let kept = descriptors.takeUp(), let place = placeOfKept(kept) {
             // Nobody serves it yet: whoever looks at the mount point waits, so this process must not.
@@ -59,6 +60,15 @@ struct MountRequest {
         // Whoever asked for a server in the background has asked for the passphrase as well.
         let passphrase = ready == nil ? try request.keys.passphrasePipe(for: request.store) : keys.passphraseDescriptor
         try Guardian(request, descriptors, passphrase: passphrase).run()
+    }
+
+    /// Hooks run with the rights of who mounts, so they have to be his own: a store that belongs to somebody else, or a
+    /// control directory that does, runs none unless it is asked for.
+    private mutating func decideOnHooks() {
+        guard options.runsHooks == nil else { return }
+        var attributes = stat()
+        let owner = stat(store, &attributes) == 0 ? attributes.st_uid : .max
+        options.runsHooks = owner == geteuid() && (options.uid ?? geteuid()) == geteuid()
     }
 
     /// Where the mount is that systemd has kept for this service; nil if somebody has unmounted it meanwhile.

@@ -83,7 +83,7 @@ final class ServedKeyring: Sendable {
         var options = options(era: board.nextEra())
         let backups = BackupMemory(history: opened.keyring.historyName)
         options.backups = SecretFSOptions.BackupNotes(last: { backups.last }, note: { backups.note($0) })
-        if request.options.runsHooks, let memory = hookBoard.memory.baseAddress {
+        if request.options.runsHooks == true, let memory = hookBoard.memory.baseAddress {
             let starter = HookStarter(
                 mountpoint: request.mountpoint, keyring: opened.keyring.name, isDetached: log.isDetached)
             options.hooks = HookStage(

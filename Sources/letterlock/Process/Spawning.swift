@@ -1,11 +1,17 @@
 import CLinux
 import Glibc
 
-/// Starts this program once more: a guardian in the background, a server, a helper.
+/// Starts a program: most often this one once more, as a guardian in the background, a server, a helper.
 struct Spawning {
     /// What is executed: a path, also one of /proc/self.
     var path: String
     var arguments: [String]
+    /// What it is told that it is called.
+    private var name = "letterlock"
+    /// This process's own if nil.
+    private var environment: [String]?
+    /// Leads a process group of its own.
+    private var leadsGroup = false
     /// Descriptors of this process, and the numbers that they are found at.
     var descriptors: [(from: Int32, to: Int32)] = []
     /// In a session of its own, in `/`, with every signal as if it were new.
@@ -33,7 +39,21 @@ struct Spawning {
     }
     private var programCopy: Int32 = -1
 
+    /// Somebody else's program, in a process group of its own.
+    init(command: [String], environment: [String]) {
+        self.init(command[0], Array(command.dropFirst()))
+        name = command[0]
+        self.environment = environment
+        leadsGroup = true
+    }
+
     func start() throws(Failure) -> pid_t {
+        do throws(SystemErrorNumber) { return try spawn() } catch {
+            throw Failure("cannot start \(arguments[0])", errno: error.value, hint: "is /proc mounted?")
+        }
+    }
+
+    func spawn() throws(SystemErrorNumber) -> pid_t {
         var actions = posix_spawn_file_actions_t()
         var attributes = posix_spawnattr_t()
         posix_spawn_file_actions_init(&actions)
@@ -61,18 +81,21 @@ struct Spawning {
         sigfillset(&all)
         posix_spawnattr_setsigmask(&attributes, &none)
         posix_spawnattr_setsigdefault(&attributes, &all)
-        let newSession: Int32 = 0x80  // POSIX_SPAWN_SETSID
-        posix_spawnattr_setflags(
-            &attributes,
-            Int16((isDetached ? newSession : 0) | Int32(POSIX_SPAWN_SETSIGMASK) | Int32(POSIX_SPAWN_SETSIGDEF)))
-        var argv: [UnsafeMutablePointer<CChar>?] = (["letterlock"] + arguments).map { strdup($0) }
-        argv.append(nil)
-        defer { for argument in argv { free(argument) } }
+        var flags = Int32(POSIX_SPAWN_SETSIGMASK) | Int32(POSIX_SPAWN_SETSIGDEF)
+        if isDetached { flags |= 0x80 }  // POSIX_SPAWN_SETSID
+        if leadsGroup { flags |= Int32(POSIX_SPAWN_SETPGROUP) }
+        posix_spawnattr_setflags(&attributes, Int16(flags))
+        let words: [UnsafeMutablePointer<CChar>?] = ([name] + arguments).map { strdup($0) } + [nil]
+        let variables = environment.map { $0.map { strdup($0) } + [nil] }
+        defer { for text in words + (variables ?? []) { free(text) } }
         var process: pid_t = 0
-        let number = posix_spawn(&process, path, &actions, &attributes, argv, environ)
-        guard number == 0 else {
-            throw Failure("cannot start \(arguments[0])", errno: number, hint: "is /proc mounted?")
+        let number: Int32
+        if let variables {
+            number = posix_spawn(&process, path, &actions, &attributes, words, variables)
+        } else {
+            number = posix_spawn(&process, path, &actions, &attributes, words, environ)
         }
+        guard number == 0 else { throw SystemErrorNumber(number) }
         return process
     }
 
