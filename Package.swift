@@ -46,6 +46,7 @@ let package = Package(
         room("Keyring", ["Sodium", "CLinux"]),
         // Loaded when it is needed, and so not linked: see its header.
         .target(name: "CCurl", linkerSettings: [.linkedLibrary("dl")]),
+        .target(name: "CCrypto", linkerSettings: [.linkedLibrary("dl")]),
         .target(name: "CPKCS11", linkerSettings: [.linkedLibrary("dl")]),
         .target(name: "CTSS2", cSettings: [.define("_GNU_SOURCE")], linkerSettings: [.linkedLibrary("dl")]),
         room("KeyServices", ["Keyring", "Sodium", "CCurl", "CPKCS11", "CTSS2"]),
@@ -58,7 +59,7 @@ let package = Package(
             "letterlock",
             [
                 "SecretFS", "SecretTree", "KeyServices", "Keyring", "Storage", "Access", "Fuse", "Sodium", "Threads",
-                "CLinux", argumentParser,
+                "CCrypto", "CLinux", argumentParser,
             ]),
         program("letterlock-bench", ["CLinux", argumentParser]),
         program("serve-alone", ["SecretFS", "SecretTree", "Keyring", "Storage", "Fuse", "Sodium"]),

@@ -78,6 +78,31 @@ enum Blake2b {
     }
 }
 
+/// SHA-512 of a stream that may be secret (FIPS 180-4): for formats of others that ask for it.
+public struct SHA512: ~Copyable {
+    public static let byteCount = 64
+    private var state = crypto_hash_sha512_state()
+
+    public init() { crypto_hash_sha512_init(&state) }
+
+    deinit {
+        var state = state
+        withUnsafeMutableBytes(of: &state) { Memory.wipe($0) }
+    }
+
+    public mutating func add(_ bytes: UnsafeRawBufferPointer) {
+        crypto_hash_sha512_update(&state, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), UInt64(bytes.count))
+    }
+
+    /// The 64 bytes; nothing can be added afterwards.
+    public mutating func finish() -> [UInt8] {
+        var hash = [UInt8](repeating: 0, count: Self.byteCount)
+        crypto_hash_sha512_final(&state, &hash)
+        withUnsafeMutableBytes(of: &state) { Memory.wipe($0) }
+        return hash
+    }
+}
+
 /// SHA-256 of a stream (FIPS 180-4): for what others name by it. What is ours is hashed with BLAKE2b.
 public struct SHA256 {
     private var state = crypto_hash_sha256_state()

@@ -152,4 +152,40 @@ import Testing
             #expect(throws: KeyringError.self) { try AgeService(text) { _ in nil } }
         }
     }
+
+    // MARK: Armour
+
+    private static let header = "-----BEGIN AGE ENCRYPTED FILE-----"
+    private static let footer = "-----END AGE ENCRYPTED FILE-----"
+
+    @Test(arguments: [0, 1, 2, 3, 48, 1000]) func `armour is opened, with space around it`(count: Int) throws {
+        let identity = try #require(try identity())
+        let plaintext = [UInt8](repeating: 7, count: count)
+        let text = String(
+            decoding: AgeArmour.add(to: try seal(plaintext, for: identity.recipient)), as: UTF8.self)
+        #expect(text.hasPrefix(Self.header + "\n") && text.hasSuffix("\n\(Self.footer)\n"))
+        for text in [
+            text, String(text.dropLast()), "\n \t" + text + "\r\n \n", text.replacing("\n", with: "\r\n"),
+        ] {
+            #expect(try open(Array(text.utf8), [identity]) == plaintext)
+        }
+    }
+
+    @Test func `armour of any other form is refused`() throws {
+        let identity = try #require(try identity())
+        let text = String(
+            decoding: AgeArmour.add(to: try seal([1, 2, 3], for: identity.recipient)), as: UTF8.self)
+        let lines = text.split(separator: "\n").map(String.init)
+        let others = [
+            Self.header, Self.header + "\n" + Self.footer, Self.header + "\n\n" + Self.footer,
+            lines.dropLast().joined(separator: "\n"), (lines[..<2] + lines[3...]).joined(separator: "\n"),
+            text.replacing(lines[1], with: lines[1].dropLast(4)), text.replacing(lines[1], with: lines[1] + "\n"),
+            text.replacing(lines[1], with: " " + lines[1]), text.replacing(lines[1], with: "=" + lines[1].dropFirst()),
+            text.replacing(Self.footer, with: "-----END AGE FILE-----"), text + "x",
+            text.replacing(lines[1] + "\n", with: lines[1]),
+        ]
+        for other in others {
+            #expect(throws: AgeFile.malformed, "\(other)") { try open(Array(other.utf8), [identity]) }
+        }
+    }
 }

@@ -114,6 +114,22 @@ struct SigningTests {
         }
         #expect(code == expectedCode)
     }
+
+    @Test func `SHA-512 is that of others, in parts as well`() throws {
+        var nothing = SHA512()
+        #expect(
+            nothing.finish()
+                == bytes(
+                    "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce"
+                        + "47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e"))
+        var hash = SHA512()
+        for _ in 0..<100 { Array("letterlock".utf8).withUnsafeBytes { hash.add($0) } }
+        #expect(
+            hash.finish()
+                == bytes(
+                    "1407727fbccdec828da228e8499b711f1e46ef50b1e27a773331457d3e813987"
+                        + "55ad6812c3f7dcc4e8173ce8df0371e2e4766a8df8c6a156bdfe5acb305aeb90"))
+    }
 }
 
 private let expectedCode: [UInt8] = [

@@ -1,5 +1,5 @@
-internal import Keyring
-internal import Sodium
+package import Keyring
+package import Sodium
 
 /// The format of age, version 1 (age-encryption.org/v1), for what fits into one chunk:
 ///
@@ -8,7 +8,7 @@ internal import Sodium
 ///     FILE KEY, sealed for the recipient
 ///     --- MAC
 ///     nonce 16 | plaintext, sealed | tag 16
-enum AgeFile {
+package enum AgeFile {
     /// One chunk, the first and last: all of a key, and of whatever else is small.
     static let plaintextLimit = 64 * 1024
     private static let headerLimit = 64 * 1024
@@ -19,7 +19,9 @@ enum AgeFile {
 
     // MARK: Sealing
 
-    static func seal(_ plaintext: UnsafeRawBufferPointer, for recipient: AgeRecipient) throws(KeyringError) -> [UInt8] {
+    package static func seal(_ plaintext: UnsafeRawBufferPointer, for recipient: AgeRecipient) throws(KeyringError)
+        -> [UInt8]
+    {
         precondition(plaintext.count <= plaintextLimit, "more than a chunk")
         return try withScratchKey { (scratch: UnsafeMutableRawBufferPointer) throws(KeyringError) -> [UInt8] in
             let fileKey = UnsafeMutableRawBufferPointer(rebasing: scratch[..<fileKeyByteCount])
@@ -46,10 +48,24 @@ enum AgeFile {
 
     // MARK: Opening
 
-    /// Opens what may be anything.
+    /// Opens what may be anything, with or without armour.
     ///
     /// - Throws: `.wrongSecret` if it is for none of the identities; `.damaged` if it is for one, and no such file.
-    static func open(_ file: UnsafeRawBufferPointer, with identities: [AgeIdentity]) throws(KeyringError) -> SecretBytes
+    package static func open(_ file: UnsafeRawBufferPointer, with identities: [AgeIdentity]) throws(KeyringError)
+        -> SecretBytes
+    {
+        if AgeArmour.isThere(file) {
+            let bytes = try AgeArmour.remove(file)
+            let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 1)
+            defer { copy.deallocate() }
+            copy.copyBytes(from: bytes)
+            return try openBinary(UnsafeRawBufferPointer(copy), with: identities)
+        }
+        return try openBinary(file, with: identities)
+    }
+
+    private static func openBinary(_ file: UnsafeRawBufferPointer, with identities: [AgeIdentity]) throws(KeyringError)
+        -> SecretBytes
     {
         let (stanzas, macPlace) = try header(file)
         let headerBytes = [UInt8](file[..<(macPlace - 1)])

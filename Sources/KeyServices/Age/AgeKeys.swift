@@ -1,15 +1,15 @@
 internal import Glibc
-internal import Keyring
+package import Keyring
 internal import Sodium
 
 /// Whom something is sealed for: an X25519 key of age's, `age1…`.
-struct AgeRecipient: Equatable {
+package struct AgeRecipient: Equatable {
     let publicKey: [UInt8]
 
     init(publicKey: [UInt8]) { self.publicKey = publicKey }
 
     /// Nil for what is none.
-    init?(_ text: String) {
+    package init?(_ text: String) {
         var bytes = [UInt8](repeating: 0, count: Bech32.byteCount)
         let isKey = bytes.withUnsafeMutableBytes { bytes in
             Array(text.utf8).withUnsafeBytes { Bech32.decode($0, prefix: "age", into: bytes) }
@@ -18,11 +18,11 @@ struct AgeRecipient: Equatable {
         publicKey = bytes
     }
 
-    var text: String { Bech32.encode(publicKey, prefix: "age") }
+    package var text: String { Bech32.encode(publicKey, prefix: "age") }
 }
 
 /// Who opens it: `AGE-SECRET-KEY-1…`.
-struct AgeIdentity {
+package struct AgeIdentity {
     let key: SecretKey
     let recipient: AgeRecipient
 
@@ -39,11 +39,11 @@ struct AgeIdentity {
 }
 
 /// A file as `age-keygen` writes it: a line an identity, and comments.
-enum AgeIdentityFile {
+package enum AgeIdentityFile {
     private static let byteLimit = 64 * 1024
 
     /// - Throws: `.insecureFile` if others can read it; `.service(.misconfigured)` for identities that are not X25519 keys.
-    static func read(_ path: String, forbiddenMode: UInt32 = 0o006) throws(KeyringError) -> [AgeIdentity] {
+    package static func read(_ path: String, forbiddenMode: UInt32 = 0o006) throws(KeyringError) -> [AgeIdentity] {
         let text: SecretBytes
         do { text = try SecretFile.read(path, limit: byteLimit, forbiddenMode: forbiddenMode) } catch {
             guard case .malformedKeyFile = error else { throw error }

@@ -2,7 +2,7 @@ import Glibc
 
 /// How secrets lie outside of a keyring.
 enum ExchangeFormat: String, CaseIterable {
-    case directory, dotenv, json, kubernetes
+    case directory, dotenv, json, kubernetes, sops
 
     /// What a source looks like.
     init(ofSource path: String) {

@@ -13,6 +13,18 @@ enum ExchangeTree {
         return entries
     }
 
+    /// One regular file.
+    static func readFile(_ path: String) throws(Failure) -> ExchangeEntry {
+        let descriptor = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+        guard descriptor >= 0 else { throw SecretEnvironment.failure(path, errno) }
+        defer { close(descriptor) }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
+            throw Failure("\(path) is no regular file")
+        }
+        return ExchangeEntry(path: [Paths.lastComponent(path)], value: try SecretValue.read(descriptor, path))
+    }
+
     private static func read(
         _ path: String, _ prefix: [String], _ entries: inout [ExchangeEntry], _ skipped: (String) -> Void
     ) throws(Failure) {

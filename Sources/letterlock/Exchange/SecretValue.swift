@@ -23,6 +23,10 @@ final class SecretValue {
         try withExtendedLifetime(self) { () throws(E) -> R in try body(bytes) }
     }
 
+    func withMutableBytes<R>(_ body: (UnsafeMutableRawBufferPointer) -> R) -> R {
+        withExtendedLifetime(self) { body(UnsafeMutableRawBufferPointer(rebasing: buffer[..<byteCount])) }
+    }
+
     func append(_ more: UnsafeRawBufferPointer) {
         reserve(more.count)
         UnsafeMutableRawBufferPointer(rebasing: buffer[byteCount...]).copyMemory(from: more)
