@@ -24,6 +24,10 @@ public final class SecretFS: FileSystem {
     let hooks: HookRules
     /// Who has read what the last revocation concerns, as far as the audit log is read.
     let readership = Mutex<RevocationReadership?>(nil)
+    /// The log is longer than the one who asked for that had time to read.
+    let isReadershipAsked = Atomic(false)
+    /// What a running revocation concerns, as it was listed last.
+    let affected = Mutex<AffectedPaths?>(nil)
     let readerTable: ReaderTable
     let meter = Meter()
     /// Changes whose time came, counted.
@@ -84,6 +88,7 @@ public final class SecretFS: FileSystem {
             keyClock.start { [weak self] in
                 self?.doWhatIsDue(at: .now)
                 self?.reportRevocations()
+                self?.readOn()
             }
         }
         tree.startJobs()

@@ -75,6 +75,25 @@ final class ReadershipTests {
         #expect(rows(found) == ["/a 36 3 2", "/b 34 0 1"])
     }
 
+    @Test(arguments: [1, 300, 5000, 1 << 20])
+    func itMayBeReadInParts(limit: Int) throws {
+        var text = ""
+        for number in 0..<2000 { text += line(number % 60, "/f\(number % 7)") }
+        try append(text)
+        try append(line(2), to: path + ".1")
+        var whole = readership()
+        whole.read(path) { _ in false }
+        #expect(whole.isWhole && whole.unwraps == 2001 && whole.byteCount == text.utf8.count + line(2).utf8.count)
+        var found = readership()
+        var parts = 0
+        repeat {
+            found.read(path, limit: limit) { _ in false }
+            parts += 1
+        } while !found.isWhole && parts < 10_000
+        #expect(rows(found).sorted() == rows(whole).sorted() && found.byteCount == whole.byteCount)
+        #expect(limit < text.utf8.count ? parts > 1 : parts == 1)
+    }
+
     @Test func rotatedFilesAreReadAndCompressedOnesTold() throws {
         try append(line(1))
         try append(line(2), to: path + ".1")

@@ -150,6 +150,7 @@ final class CrashPointTests {
     @Test(arguments: ["server", "group"])
     func aRevocation(death: String) throws {
         let death = try #require(Death(rawValue: death))
+        var mostReports = 0
         let places = try everywhere(death) { what in
             let before = try primary()
             let isKnown = try command("\(before) \(what)", "revoke", death)
@@ -173,9 +174,25 @@ final class CrashPointTests {
             #expect(try mounted.answer("keys/\(before)/files") == "0", what)
             try expectValues(what)
             #expect(try extendedAttributeText(mounted("f3"), "user.letterlock.needs_regeneration") == "1", what)
+            // The report is there before the note of it, and is written again if the server dies between the two.
+            let reports = try reportCount(ofVersion: before)
+            #expect(reports == 1 || reports == 2, "\(reports) reports, \(what)")
+            #expect(try mounted.answer("revoke").contains("{\"step\":\"report\",\"state\":\"done\""), what)
+            mostReports = max(mostReports, reports)
         }
         #expect(places >= 6)
+        // Before the note's transaction was one of the places.
+        #expect(mostReports == 2)
+        #expect(try mounted.answer("audit/verify").hasPrefix("ok "))
         try finish(death)
+    }
+
+    private func reportCount(ofVersion version: Int) throws -> Int {
+        let directory = mounted.workspace("state/audit")
+        let mark = "\"type\":\"revocation\",\"keyring\":\"trial\",\"kek_version\":\(version),"
+        return try names(directory).map { name in
+            try text(directory + "/" + name).split(separator: "\n").count { $0.contains(mark) }
+        }.reduce(0, +)
     }
 
     /// Version after version comes to its deadline, which the server dies at.

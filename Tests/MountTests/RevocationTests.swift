@@ -92,6 +92,42 @@ final class RevocationTests {
         #expect(count == 1 || count == 2)
     }
 
+    /// A request that asks for the document does not wait until all of it is read.
+    @Test func aLongLogIsReadBehindTheOneWhoAsks() throws {
+        try put("value", mounted("a"))
+        try work.done(["/usr/bin/cat", mounted("a")])
+        try mounted.command("1 lost", "revoke")
+        try awaitEnd()
+        #expect(try revocation("d['readers_complete']") == "True")
+        let script = """
+            import sys
+            line = next(l for l in open(sys.argv[1]) if '"exe":"/usr/bin/cat"' in l and '"type":"response"' in l
+                and '"kek_version":1,' in l)
+            with open(sys.argv[1] + '.1', 'w') as old: old.write(line * 20000)
+            """
+        try work.done(["python3", "-c", script, log])
+        #expect(try revocation("d['readers_complete']") == "False")
+        #expect(try eventually { try revocation("d['readers_complete']") == "True" })
+        let count = try revocation("max(r['unwraps'] for r in d['readers'] if r['exe'] == '/usr/bin/cat') // 20000")
+        #expect(try #require(Int(count)) >= 1)
+    }
+
+    /// Who looks at it all the time while the job runs is told what has changed all the same.
+    @Test func theListOfARunningRevocationIsTrue() throws {
+        for number in 0..<50 { try put(pattern(100_000, seed: UInt64(number)), mounted("f\(number)")) }
+        try mounted.command("1 lost", "revoke")
+        var looks = 0
+        while try !mounted.answer("revoke").hasPrefix("{\"state\":\"done\"") {
+            let seen = try revocation("(len(d['affected']), d['affected_left_out']) if d['state'] == 'running' else 0")
+            #expect(seen == "(50, 0)" || seen == "0", "\(seen)")
+            looks += 1
+            if looks > 500 { break }
+        }
+        try awaitEnd()
+        try put("regenerated", mounted("f7"))
+        #expect(try revocation("len(d['affected'])") == "49")
+    }
+
     @Test func everyRevocationIsRemembered() throws {
         try put("value", mounted("a"))
         try mounted.command("1 first", "revoke")

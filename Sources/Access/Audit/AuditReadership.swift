@@ -42,6 +42,10 @@ public struct AuditReadership: Sendable {
     public private(set) var leftOut = 0
     /// Files of the log that are not texts any more: compressed ones.
     public private(set) var unreadFiles = 0
+    /// How much of the log is read.
+    public private(set) var byteCount = 0
+    /// False as long as there is more of it.
+    public private(set) var isWhole = false
 
     /// - Parameters:
     ///   - began: When the revocation did: RFC 3339, whole seconds.
@@ -58,16 +62,20 @@ public struct AuditReadership: Sendable {
 
     /// Goes on reading a log to its end, those of its files that were rotated away among them.
     ///
-    /// - Parameter isConcerned: Whether a path is one of the revocation's.
-    public mutating func read(_ path: String, isConcerned: (ArraySlice<UInt8>) -> Bool) {
+    /// - Parameters:
+    ///   - limit: Stops after about so many bytes, with `isWhole` false; the next call goes on there.
+    ///   - isConcerned: Whether a path is one of the revocation's.
+    public mutating func read(_ path: String, limit: Int = .max, isConcerned: (ArraySlice<UInt8>) -> Bool) {
         unreadFiles = 0
+        var left = limit
         for file in Self.files(of: path) {
             if [".gz", ".xz", ".bz2", ".zst"].contains(where: file.hasSuffix) {
                 unreadFiles += 1
             } else {
-                readFile(file, isConcerned)
+                readFile(file, &left, isConcerned)
             }
         }
+        isWhole = left > 0
     }
 
     /// As logrotate names them: `PATH.1`, `PATH-20260301`.
@@ -90,7 +98,7 @@ public struct AuditReadership: Sendable {
         return found
     }
 
-    private mutating func readFile(_ path: String, _ isConcerned: (ArraySlice<UInt8>) -> Bool) {
+    private mutating func readFile(_ path: String, _ left: inout Int, _ isConcerned: (ArraySlice<UInt8>) -> Bool) {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY)
         guard descriptor >= 0 else { return }
         defer { close(descriptor) }
@@ -101,7 +109,7 @@ public struct AuditReadership: Sendable {
         if place > Int64(status.st_size) { place = 0 }
         var rest: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: Self.chunkByteCount)
-        while true {
+        while left > 0 {
             let count = pread(descriptor, &chunk, chunk.count, off_t(place) + off_t(rest.count))
             guard count > 0 else { break }
             rest += chunk[..<count]
@@ -112,6 +120,8 @@ public struct AuditReadership: Sendable {
             }
             for line in rest[...end].split(separator: UInt8(ascii: "\n")) { take(line, isConcerned) }
             place += Int64(end + 1)
+            byteCount += end + 1
+            left -= end + 1
             rest.removeFirst(end + 1)
         }
         places[UInt64(status.st_ino)] = place

@@ -32,6 +32,8 @@ final class ControlText: @unchecked Sendable {
         text.withUTF8 { append(UnsafeRawBufferPointer($0)) }
     }
 
+    func append(_ other: ControlText) { append(UnsafeRawBufferPointer(rebasing: other.buffer[..<other.byteCount])) }
+
     func append(_ bytes: UnsafeRawBufferPointer) {
         if byteCount + bytes.count > buffer.count {
             let larger = UnsafeMutableRawBufferPointer.allocate(

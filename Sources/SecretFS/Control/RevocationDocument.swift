@@ -2,11 +2,24 @@ import Access
 import Fuse
 import Keyring
 import SecretTree
+import Synchronization
+
+/// The paths that a revocation concerns.
+struct AffectedPaths: Sendable {
+    var started: Timestamp?
+    /// Of the clock that nobody sets: seconds.
+    var goodUntil = 0.0
+    /// As members of a JSON array.
+    var list = ControlText()
+    var leftOut = 0
+}
 
 /// What `revoke` reads as.
 extension SecretFS {
     /// So many paths are listed.
     private static let pathLimit = 100_000
+    /// For so many times what it took to list them they are not listed anew.
+    private static let affectedAge = 20.0
 
     /// Running until the report is written too.
     func stateName(of job: JobProgress) -> String { isReporting(job) ? JobState.running.name : job.state.name }
@@ -25,33 +38,52 @@ extension SecretFS {
     func revocationText() throws(Errno) -> ControlText {
         let text = ControlText()
         let job = tree.job(.revoke)
-        text.append(String(document(of: job).line.dropLast(2)) + ",\"affected\":[")
-        var (listed, leftOut) = (0, 0)
-        if let version = job.version {
-            _ = try answering { () throws(TreeError) in
-                try tree.walk { path, attributes in
-                    guard attributes.needsRegeneration || tree.isGuarded(attributes, by: version) else { return true }
-                    guard listed < Self.pathLimit else {
-                        leftOut += 1
-                        return true
-                    }
-                    text.append(
-                        (listed == 0 ? "" : ",") + JSON.text(String(decoding: path, as: UTF8.self)).line.dropLast())
-                    listed += 1
-                    return true
-                }
-            }
-        }
-        text.append("],\"affected_left_out\":\(leftOut),\"readers\":[")
         let readership = readership(of: job)
+        text.append(String(document(of: job, readership).line.dropLast(2)) + ",\"affected\":[")
+        let affected = try affectedPaths(of: job)
+        text.append(affected.list)
+        text.append("],\"affected_left_out\":\(affected.leftOut),\"readers\":[")
         for (index, row) in (readership?.rows ?? []).enumerated() {
             text.append(index == 0 ? "{" : ",{")
             row.members.withUnsafeBytes { text.append($0) }
             text.append("}")
         }
-        text.append("],\"readers_left_out\":\(readership?.leftOut ?? 0),\"earlier\":")
+        text.append("],\"readers_left_out\":\(readership?.leftOut ?? 0)")
+        text.append(",\"readers_complete\":\(readership?.isWhole ?? true),\"earlier\":")
         text.append(String(earlierRevocations.line.dropLast()) + "}\n")
         return text
+    }
+
+    /// Walking takes a while where there are many files, and who waits for a job's end may look often. While it runs the list
+    /// changes by new values alone, so that one that is not old for what it took is good enough.
+    private func affectedPaths(of job: JobProgress) throws(Errno) -> AffectedPaths {
+        guard let version = job.version else { return AffectedPaths() }
+        let begun = Self.monotonicTime
+        if job.state == .running, let known = affected.withLock({ $0 }), known.started == job.started,
+            begun < known.goodUntil
+        {
+            return known
+        }
+        var new = AffectedPaths()
+        new.started = job.started
+        var listed = 0
+        _ = try answering { () throws(TreeError) in
+            try tree.walk { path, attributes in
+                guard attributes.needsRegeneration || tree.isGuarded(attributes, by: version) else { return true }
+                guard listed < Self.pathLimit else {
+                    new.leftOut += 1
+                    return true
+                }
+                new.list.append(
+                    (listed == 0 ? "" : ",") + JSON.text(String(decoding: path, as: UTF8.self)).line.dropLast())
+                listed += 1
+                return true
+            }
+        }
+        let ended = Self.monotonicTime
+        new.goodUntil = ended + Self.affectedAge * (ended - begun)
+        affected.withLock { [new] in $0 = job.state == .running ? new : nil }
+        return new
     }
 
     private var earlierRevocations: JSON {
@@ -68,7 +100,7 @@ extension SecretFS {
 
     private static func number(_ version: KEKVersion?) -> JSON { version.map { .number(Int($0.rawValue)) } ?? .null }
 
-    private func document(of job: JobProgress) -> JSON {
+    private func document(of job: JobProgress, _ readership: AuditReadership?) -> JSON {
         let begun: JSON = job.state != .idle ? "done" : "idle"
         let record = job.version.flatMap { tree.keyring.lifecycle[$0] }
         return .object([
@@ -90,13 +122,13 @@ extension SecretFS {
                         ("done", .number(Int(clamping: job.done))), ("total", .number(Int(clamping: job.total))),
                         ("failed", .number(Int(clamping: job.failed))), ("failures", failuresDocument(.revoke)),
                     ]),
-                    reportStep(of: job),
+                    reportStep(of: job, readership),
                 ])
             ),
         ])
     }
 
-    private func reportStep(of job: JobProgress) -> JSON {
+    private func reportStep(of job: JobProgress, _ readership: AuditReadership?) -> JSON {
         let state =
             switch job.state {
             case .idle: "idle"
@@ -105,7 +137,6 @@ extension SecretFS {
             case _ where gate.audit == nil: "cancelled"
             default: "running"
             }
-        let readership = readership(of: job)
         return .object([
             ("step", "report"), ("state", .text(state)), ("log", .optional(gate.audit?.options.path)),
             ("unwraps", readership.map { .number($0.unwraps) } ?? .null),
