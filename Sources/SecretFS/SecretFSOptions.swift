@@ -1,5 +1,7 @@
 public import Access
+public import Fuse
 public import Keyring
+public import SecretTree
 
 /// How a keyring's tree is shown and what the control directory tells about its server.
 public struct SecretFSOptions: Sendable {
@@ -77,11 +79,21 @@ public struct SecretFSOptions: Sendable {
 
     public struct BackupNotes: Sendable {
         public var last: @Sendable () -> Timestamp?
-        public var note: @Sendable (Timestamp) -> Void
+        /// Told as of when a backup is, and whether a later one can go by it.
+        public var note: @Sendable (Timestamp, Bool) -> Void
+        /// Where it is remembered what backups held.
+        public var catalogues: BackupCatalogues
+        /// A recipient who can open one backup, as the command line would be told it.
+        public var recipient: @Sendable (String) throws(Errno) -> any KeyService
 
-        public init(last: @escaping @Sendable () -> Timestamp?, note: @escaping @Sendable (Timestamp) -> Void) {
+        public init(
+            last: @escaping @Sendable () -> Timestamp?, note: @escaping @Sendable (Timestamp, Bool) -> Void,
+            catalogues: BackupCatalogues, recipient: @escaping @Sendable (String) throws(Errno) -> any KeyService
+        ) {
             self.last = last
             self.note = note
+            self.catalogues = catalogues
+            self.recipient = recipient
         }
     }
 

@@ -12,6 +12,7 @@ enum Labels {
     static let others: StaticString = "letterlock other purposes 1"
     static let freshness: StaticString = "letterlock freshness 1"
     static let backup: StaticString = "letterlock backup 1"
+    static let catalogue: StaticString = "letterlock backup catalogue 1"
 }
 
 /// Where 16 neighbouring blocks of a content lie, and how each is opened: 48 bytes a block,

@@ -8,7 +8,7 @@ import Testing
 /// Backups: as of one moment, authentic from end to end, and whole or refused.
 @Suite struct BackupTests {
     /// Every kind of content.
-    private func house() throws -> House {
+    func house() throws -> House {
         let house = try House()
         let tree = house.tree
         let web = try tree.make("web", .directory)
@@ -22,8 +22,11 @@ import Testing
         return house
     }
 
-    private func backup(_ tree: SecretTree, meanwhile: () throws -> Void = {}) throws -> [UInt8] {
-        let stream = try BackupStream(tree)
+    func backup(_ tree: SecretTree, meanwhile: () throws -> Void = {}) throws -> [UInt8] {
+        try bytes(of: try BackupStream(tree), meanwhile: meanwhile)
+    }
+
+    func bytes(of stream: BackupStream, meanwhile: () throws -> Void = {}) throws -> [UInt8] {
         var backup: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 10_000)
         while true {
@@ -37,7 +40,7 @@ import Testing
         }
     }
 
-    private func withFile<R>(_ bytes: [UInt8], _ body: (Int32) throws -> R) throws -> R {
+    func withFile<R>(_ bytes: [UInt8], _ body: (Int32) throws -> R) throws -> R {
         let descriptor = memfd_create("backup", 1)
         defer { close(descriptor) }
         try #require(bytes.isEmpty || write(descriptor, bytes, bytes.count) == bytes.count)
@@ -45,20 +48,53 @@ import Testing
         return try body(descriptor)
     }
 
-    private func check(_ backup: [UInt8], _ service: any KeyService) throws -> BackupReport {
-        try withFile(backup) { descriptor in
-            let reader = try BackupReader(descriptor: descriptor)
-            return try Restoring.check(reader, try reader.unlock(with: service))
+    /// What a way through a backup has found.
+    @dynamicMemberLookup
+    struct Found {
+        let keyring: UnlockedKeyring
+        let report: BackupReport
+        subscript(dynamicMember member: KeyPath<BackupReport, UInt64>) -> UInt64 { report[keyPath: member] }
+    }
+
+    func withChain<R>(_ backups: [[UInt8]], _ body: (BackupChain) throws -> R) throws -> R {
+        var readers: [BackupReader] = []
+        func open(_ rest: ArraySlice<[UInt8]>) throws -> R {
+            guard let first = rest.first else { return try body(try BackupChain(readers)) }
+            return try withFile(first) { descriptor in
+                readers.append(try BackupReader(descriptor: descriptor))
+                return try open(rest.dropFirst())
+            }
+        }
+        return try open(backups[...])
+    }
+
+    func check(_ backups: [UInt8]..., with service: any KeyService) throws -> Found {
+        try withChain(backups) { chain in
+            do throws(Restoring.Failed) {
+                let root: UnlockedRoot
+                do throws(BackupError) { root = try chain.unlock(with: service) } catch { throw .backup(0, error) }
+                let (keyring, report) = try Restoring.check(chain, root)
+                return Found(keyring: keyring, report: report)
+            } catch {
+                guard case .backup(_, let error) = error else { throw error }
+                throw error
+            }
         }
     }
 
-    private func restore(_ backup: [UInt8], _ service: any KeyService, into store: any RecordStore) throws
-        -> BackupReport
-    {
-        try withFile(backup) { descriptor in
-            let reader = try BackupReader(descriptor: descriptor)
-            return try Restoring.restore(reader, try reader.unlock(with: service), into: store)
+    func check(_ backup: [UInt8], _ service: any KeyService) throws -> Found {
+        try check(backup, with: service)
+    }
+
+    func restore(_ backups: [[UInt8]], _ service: any KeyService, into store: any RecordStore) throws -> Found {
+        try withChain(backups) { chain in
+            let (keyring, report) = try Restoring.restore(chain, try chain.unlock(with: service), into: store)
+            return Found(keyring: keyring, report: report)
         }
+    }
+
+    func restore(_ backup: [UInt8], _ service: any KeyService, into store: any RecordStore) throws -> Found {
+        try restore([backup], service, into: store)
     }
 
     @Test func `what is restored is what was backed up`() throws {
@@ -194,7 +230,7 @@ import Testing
     }
 
     /// A header and the chunks after it.
-    private func split(_ backup: [UInt8]) -> (header: [UInt8], chunks: [[UInt8]]) {
+    func split(_ backup: [UInt8]) -> (header: [UInt8], chunks: [[UInt8]]) {
         func number(_ place: Int) -> Int {
             Int(backup[place]) | Int(backup[place + 1]) << 8 | Int(backup[place + 2]) << 16
         }

@@ -69,7 +69,7 @@ extension SecretFS {
     func openControlFile(_ control: ControlNode, flags: Int32, _ caller: Caller) throws(Errno) -> OpenReply {
         let (file, version) = try controlRow(control)
         let access = flags & O_ACCMODE
-        if access != O_RDONLY, file.write == nil { throw .accessDenied }
+        if access != O_RDONLY, !file.takesCommands { throw .accessDenied }
         // What is written is decided at the writing; whoever is shut out shall still see why.
         if file.stream != nil {
             // It gives away the whole keyring, sealed: recorded like a secret that is opened.
@@ -121,10 +121,11 @@ extension SecretFS {
         _ number: UInt64, of node: UInt64, at offset: Int64, _ bytes: UnsafeRawBufferPointer
     ) throws(Errno) {
         let open = try openControlFile(number, of: node)
-        guard let write = open.file.write else { throw .accessDenied }
+        guard open.file.takesCommands else { throw .accessDenied }
         guard bytes.count <= ControlCommand.limit else { throw .tooBig }
         guard offset == 0 else { throw .invalid }
         guard let command = ControlCommand(bytes) else { throw .invalid }
+        guard let write = open.file.write else { return try open.begin(self, command) }
         try write(self, open.version ?? KEKVersion(rawValue: 0), command)
         open.forgetText()
     }
@@ -143,9 +144,13 @@ final class OpenControlFile: Sendable {
     }
 
     /// Takes what will be read as it is now.
-    func begin(_ fileSystem: SecretFS) throws(Errno) {
+    ///
+    /// - Parameter command: What is wanted of a stream.
+    func begin(_ fileSystem: SecretFS, _ command: ControlCommand? = nil) throws(Errno) {
         if let opens = file.stream {
-            let opened = try opens(fileSystem)
+            // The one before it holds old blocks.
+            stream.withLock { $0 = nil }
+            let opened = try opens(fileSystem, command)
             stream.withLock { $0 = opened }
         } else {
             _ = try text(of: fileSystem)

@@ -18,10 +18,11 @@ struct ControlFile: Sendable {
     let write: Write?
     /// Reached by name, and not listed.
     var isHidden = false
-    /// What reads in order, once, and too long to be kept whole; `read` is not used then.
-    var stream: (@Sendable (SecretFS) throws(Errno) -> ControlStream)?
+    /// What reads in order, once, and too long to be kept whole; `read` is not used then. A command says what is wanted.
+    var stream: (@Sendable (SecretFS, ControlCommand?) throws(Errno) -> ControlStream)?
 
-    var mode: UInt32 { write == nil ? 0o400 : 0o600 }
+    var takesCommands: Bool { write != nil || stream != nil }
+    var mode: UInt32 { takesCommands ? 0o600 : 0o400 }
 
     static let table: [ControlFile] = [
         .text(.top, "status") { fileSystem, _ in fileSystem.statusDocument.line },
@@ -66,7 +67,7 @@ struct ControlFile: Sendable {
             }, isHidden: true),
         ControlFile(
             place: .top, name: "backup", read: { _, _ in ControlText() }, write: nil, isHidden: true,
-            stream: { fileSystem throws(Errno) in try ControlStream(backupOf: fileSystem) }),
+            stream: { fileSystem, command throws(Errno) in try ControlStream(backupOf: fileSystem, command) }),
 
         // Past this table: see `EventStream`.
         ControlFile(place: .top, name: ControlNode.eventsName, read: { _, _ in ControlText() }, write: nil),

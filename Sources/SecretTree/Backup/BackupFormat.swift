@@ -3,7 +3,7 @@ internal import Sodium
 
 /// A backup: a header in the open, then a stream sealed in chunks.
 ///
-///     magic 8 "LLBACKUP" | format 4 | zero 4 | salt 32 | configuration length 4 | configuration
+///     magic 8 "LLBACKUP" | format 4 | zero 4 | salt 32 | configuration length 4 | base 32, of format 2 | configuration
 ///
 /// and for each chunk
 ///
@@ -11,9 +11,12 @@ internal import Sodium
 ///
 /// A chunk is bound to the header, its number and its length with the mark, so that none can be left out, repeated, moved or
 /// brought from another backup, and the end cannot be cut off. The key is the root key's, and the salt's.
+///
+/// Format 1 is a full backup, format 2 one of what has changed since another, its base.
 enum BackupFormat {
     static let magic: UInt64 = 0x5055_4B43_4142_4C4C
-    static let format: UInt32 = 1
+    static let full: UInt32 = 1
+    static let incremental: UInt32 = 2
     static let saltByteCount = 32
     static let prefixByteCount = 8 + 4 + 4 + saltByteCount + 4
     static let configurationLimit = 128 * 1024
@@ -27,22 +30,26 @@ enum BackupFormat {
         case record = 1
         /// `number 8 | 4096 bytes`: a block of the map before it.
         case block = 2
-        /// `records 8 | blocks 8`; nothing follows.
+        /// `records 8 | blocks 8`, and of format 2 what the base was: `epoch 8 | records 8 | sum 32`; nothing follows.
         case end = 3
+        /// `key 25 | element 32 | length 4 | value`: of a record in the place of one that had this element. Format 2 alone.
+        case change = 4
+        /// `key 25 | element 32`: a record that is gone. Format 2 alone.
+        case removal = 5
     }
 
     /// The longest value that a store holds, with room to spare.
     static let valueLimit = 1 << 27
 
-    static func header(configuration: [UInt8]) -> [UInt8] {
+    static func header(configuration: [UInt8], base: BackupID?) -> [UInt8] {
         var header = [UInt8](repeating: 0, count: prefixByteCount)
         header.withUnsafeMutableBytes { header in
             header.put(magic, at: 0)
-            header.put(format, at: 8)
+            header.put(base == nil ? full : incremental, at: 8)
             Randomness.fill(header.part(16, saltByteCount))
             header.put(UInt32(configuration.count), at: 16 + saltByteCount)
         }
-        return header + configuration
+        return header + (base?.bytes ?? []) + configuration
     }
 }
 
@@ -58,6 +65,18 @@ public enum BackupError: Error, Sendable, Equatable {
     case key(KeyringError)
     /// The file cannot be read.
     case unreadable(errno: Int32)
+    /// It is no backup by itself, or not in this place: see `BackupChain`.
+    case chain(BackupChain.Fault)
+}
+
+/// Why a backup cannot be made.
+public enum BackupMakingError: Error, Sendable {
+    /// What the base held is not remembered here.
+    case unknownBase(BackupID)
+    /// What is remembered of the base cannot be used: it is damaged, or the keyring has another root key since.
+    case uselessBase(BackupID)
+    case unreadableBase(Int32)
+    case tree(TreeError)
 }
 
 /// The seal of one backup's chunks.

@@ -8,18 +8,18 @@ public final class BackupReader {
     private let descriptor: Int32
     private let header: [UInt8]
     private let configuration: [UInt8]
-    private var seal: BackupSeal?
-    private var chunkCount: UInt64 = 0
-    private var plaintext: [UInt8] = []
-    private var place = 0
-    private var isLast = false
+    private var chunks: ChunkReader?
+
+    /// Of which backup this one holds the changes; nil if it is a full one. Not authenticated before it is read.
+    public let base: BackupID?
+    public let id: BackupID
 
     /// Reads the header.
     ///
     /// - Parameter descriptor: Stays the caller's.
     public init(descriptor: Int32) throws(BackupError) {
         self.descriptor = descriptor
-        let prefix = try Self.read(BackupFormat.prefixByteCount, descriptor)
+        let prefix = try ChunkReader.read(BackupFormat.prefixByteCount, descriptor)
         guard prefix.count >= 8, prefix.withUnsafeBytes({ $0.number(UInt64.self, at: 0) }) == BackupFormat.magic else {
             throw .notABackup
         }
@@ -27,13 +27,20 @@ public final class BackupReader {
         let (format, count) = prefix.withUnsafeBytes { prefix in
             (prefix.number(UInt32.self, at: 8), prefix.number(UInt32.self, at: prefix.count - 4))
         }
-        guard format <= BackupFormat.format else { throw .newerFormat(format) }
-        guard format == BackupFormat.format, count <= BackupFormat.configurationLimit else {
+        guard format <= BackupFormat.incremental else { throw .newerFormat(format) }
+        guard format >= BackupFormat.full, count <= BackupFormat.configurationLimit else {
             throw .damaged("its header makes no sense")
         }
-        configuration = try Self.read(Int(count), descriptor)
+        var base: [UInt8] = []
+        if format == BackupFormat.incremental {
+            base = try ChunkReader.read(BackupID.byteCount, descriptor)
+            guard base.count == BackupID.byteCount else { throw .cut }
+        }
+        self.base = base.isEmpty ? nil : BackupID(bytes: base)
+        configuration = try ChunkReader.read(Int(count), descriptor)
         guard configuration.count == Int(count) else { throw .cut }
-        header = prefix + configuration
+        header = prefix + base + configuration
+        id = BackupID(header: header)
     }
 
     /// What can be told without a key. Not authenticated.
@@ -50,90 +57,75 @@ public final class BackupReader {
     public func unlock(with service: any KeyService) throws(BackupError) -> UnlockedRoot {
         do {
             let root = try configuration.withUnsafeBytes { try UnlockedRoot(configuration: $0, with: service) }
-            seal = try BackupSeal(header: header, key: try root.deriveKey(Labels.backup))
+            try unlock(root)
             return root
+        } catch { throw (error as? BackupError) ?? .key((error as? KeyringError) ?? .cannotLock) }
+    }
+
+    /// Opens what follows with the root key that another backup of the chain has given.
+    public func unlock(_ root: UnlockedRoot) throws(BackupError) {
+        do {
+            let seal = try BackupSeal(header: header, key: try root.deriveKey(Labels.backup))
+            chunks = ChunkReader(descriptor: descriptor, seal: seal)
         } catch { throw .key((error as? KeyringError) ?? .cannotLock) }
     }
 
     /// What stands next in it.
     enum Entry {
-        case record(RecordKey, [UInt8])
+        /// The element is that of the record in whose place it is; nil if there was none.
+        case record(RecordKey, [UInt8], instead: HashSum?)
+        case removal(RecordKey, HashSum)
         case block(UInt64, ArraySlice<UInt8>)
-        case end(records: UInt64, blocks: UInt64)
+        /// The moment is the base's; nil in a full backup.
+        case end(records: UInt64, blocks: UInt64, base: BackupMoment?)
     }
 
     /// - Precondition: it was unlocked.
     func next() throws(BackupError) -> Entry {
-        guard let kind = BackupFormat.Entry(rawValue: try take(1).first ?? 0) else {
+        guard let chunks else { preconditionFailure("a backup is unlocked before it is read") }
+        guard let kind = BackupFormat.Entry(rawValue: try chunks.take(1).first ?? 0) else {
             throw .damaged("it holds what is not known")
         }
         switch kind {
-        case .record:
-            let head = Array(try take(RecordKey.byteCount + 4))
-            let (key, count) = head.withUnsafeBytes { head in
-                (RecordKey(head.part(0, RecordKey.byteCount)), head.number(UInt32.self, at: RecordKey.byteCount))
-            }
-            guard let key, count <= BackupFormat.valueLimit else { throw .damaged("a record makes no sense") }
-            return .record(key, Array(try take(Int(count))))
+        case .record: return .record(try key(chunks), try value(chunks), instead: nil)
+        case .change:
+            let (key, element) = (try key(chunks), try element(chunks))
+            return .record(key, try value(chunks), instead: element)
+        case .removal: return .removal(try key(chunks), try element(chunks))
         case .block:
-            let number = Array(try take(8)).withUnsafeBytes { $0.number(UInt64.self, at: 0) }
+            let number = Array(try chunks.take(8)).withUnsafeBytes { $0.number(UInt64.self, at: 0) }
             guard (1...Self.blockLimit).contains(number) else { throw .damaged("block \(number) makes no sense") }
-            return .block(number, try take(Contents.blockByteCount))
+            return .block(number, try chunks.take(Contents.blockByteCount))
         case .end:
-            let numbers = Array(try take(16))
-            guard isLast, place == plaintext.count else { throw .damaged("it goes on after its end") }
-            guard try Self.read(1, descriptor).isEmpty else { throw .damaged("something stands behind its end") }
+            let numbers = Array(try chunks.take(16))
+            let moment = base == nil ? nil : Array(try chunks.take(BackupMoment.byteCount))
+            try chunks.checkEnd()
             return numbers.withUnsafeBytes { numbers in
-                .end(records: numbers.number(UInt64.self, at: 0), blocks: numbers.number(UInt64.self, at: 8))
+                .end(
+                    records: numbers.number(UInt64.self, at: 0), blocks: numbers.number(UInt64.self, at: 8),
+                    base: moment?.withUnsafeBytes { BackupMoment($0) })
             }
         }
+    }
+
+    private func key(_ chunks: ChunkReader) throws(BackupError) -> RecordKey {
+        let bytes = Array(try chunks.take(RecordKey.byteCount))
+        guard let key = bytes.withUnsafeBytes({ RecordKey($0) }) else { throw .damaged("a record makes no sense") }
+        return key
+    }
+
+    private func value(_ chunks: ChunkReader) throws(BackupError) -> [UInt8] {
+        let count = Array(try chunks.take(4)).withUnsafeBytes { $0.number(UInt32.self, at: 0) }
+        guard count <= BackupFormat.valueLimit else { throw .damaged("a record makes no sense") }
+        return Array(try chunks.take(Int(count)))
+    }
+
+    /// A full backup has nothing that it could replace.
+    private func element(_ chunks: ChunkReader) throws(BackupError) -> HashSum {
+        guard base != nil else { throw .damaged("it changes what is not there") }
+        return Array(try chunks.take(HashSum.byteCount)).withUnsafeBytes { HashSum($0, at: 0) }
     }
 
     /// As many blocks as a store's file can have.
     private static let blockLimit: UInt64 = 1 << 33
-
-    private func take(_ count: Int) throws(BackupError) -> ArraySlice<UInt8> {
-        while plaintext.count - place < count { try readChunk() }
-        defer { place += count }
-        return plaintext[place..<place + count]
-    }
-
-    private func readChunk() throws(BackupError) {
-        guard let seal else { preconditionFailure("a backup is unlocked before it is read") }
-        // Its stream has no end of its own, though the last chunk says that it is.
-        guard !isLast else { throw .damaged("its last part is too short") }
-        let head = try Self.read(BackupFormat.chunkHeadByteCount, descriptor)
-        guard head.count == BackupFormat.chunkHeadByteCount else { throw .cut }
-        let length = head.withUnsafeBytes { $0.number(UInt32.self, at: 0) }
-        let count = Int(length & ~BackupFormat.lastMark)
-        guard count > 0, count <= BackupFormat.chunkByteCount else {
-            throw .damaged("part \(chunkCount + 1) has no proper length")
-        }
-        let body = try Self.read(count, descriptor)
-        guard body.count == count else { throw .cut }
-        guard let opened = seal.open(head + body, number: chunkCount) else {
-            throw .damaged("part \(chunkCount + 1) does not authenticate")
-        }
-        isLast = length & BackupFormat.lastMark != 0
-        chunkCount += 1
-        plaintext.removeFirst(place)
-        place = 0
-        plaintext += opened
-    }
-
-    /// So many bytes, or fewer at the end of the file.
-    private static func read(_ count: Int, _ descriptor: Int32) throws(BackupError) -> [UInt8] {
-        var number: Int32 = 0
-        let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
-            while filled < count {
-                let got = Glibc.read(descriptor, buffer.baseAddress! + filled, count - filled)
-                if got < 0, errno == EINTR { continue }
-                if got < 0 { number = errno }
-                guard got > 0 else { break }
-                filled += got
-            }
-        }
-        guard number == 0 else { throw .unreadable(errno: number) }
-        return bytes
-    }
 }

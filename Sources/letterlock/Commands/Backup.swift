@@ -11,6 +11,9 @@ struct Backup: ParsableCommand {
         discussion: """
             What opens the keyring opens the file. While the keyring is mounted its server makes the backup, as of one \
             moment, and no key is needed; with one, what was written is opened again from end to end.
+
+            With --incremental the file holds what has changed since an earlier backup, full or incremental, that was made on \
+            this machine: 'letterlock restore FULL INCREMENT... STORE' takes them together.
             """)
 
     @Argument(help: "The directory of the keyring, or where it is mounted.", completion: .directory)
@@ -19,6 +22,17 @@ struct Backup: ParsableCommand {
     @Argument(help: "The file; one that is there is replaced when the new one is complete.", completion: .file())
     var file: String
 
+    @Option(
+        help: ArgumentHelp("Write only what has changed since this backup, which is kept.", valueName: "base"),
+        completion: .file())
+    var incremental: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Have an age recipient open this backup as well, and no other: its identity may lie in a safe.",
+            valueName: "age1…"))
+    var recoveryRecipient: String?
+
     @OptionGroup var keys: KeyOptions
 
     @Flag(help: "Take an older copy of the store than was seen before, as after a restore.")
@@ -26,10 +40,16 @@ struct Backup: ParsableCommand {
 
     func run() throws {
         let source = try keys.source()
+        let base = try incremental.map { try BackupBase($0, replacedBy: file) }
+        let recipient = try recoveryRecipient.map { try KeySource.recipient($0) }
         if let control = try Self.control(of: store, file) {
-            try Self.copy(control, to: file, key: source.isGiven ? source : nil)
+            try base?.check(belongsTo: try control.json("status")["store_id"].words)
+            var words = base.map { ["since=\($0.id)"] } ?? []
+            if let recoveryRecipient { words.append("recipient=\(recoveryRecipient)") }
+            let wanted = words.isEmpty ? nil : words.joined(separator: " ")
+            try Self.copy(control, to: file, wanted, base, key: source.isGiven ? source : nil)
         } else {
-            try copyUnmounted(source)
+            try copyUnmounted(source, base, recipient)
         }
     }
 
@@ -52,20 +72,26 @@ struct Backup: ParsableCommand {
     /// A server that is replaced meanwhile leaves nobody who could go on: it is begun again so often.
     private static let attempts = 5
 
-    private static func copy(_ control: Control, to path: String, key: KeySource?) throws(Failure) {
+    private static func copy(
+        _ control: Control, to path: String, _ wanted: String?, _ base: BackupBase?, key: KeySource?
+    ) throws(Failure) {
         for attempt in 1... {
             let file = try BackupFile(path)
-            guard let number = try copy(control, to: file) else { return try finish(file, path, key) }
+            guard let number = try copy(control, wanted, to: file) else { return try finish(file, path, key) }
             let isReplaced = [ESTALE, ENOTCONN, ECONNABORTED, EBADF].contains(number)
-            guard isReplaced, attempt < attempts else { throw explain(number, control) }
+            guard isReplaced, attempt < attempts else { throw explain(number, control, base) }
         }
     }
 
     /// - Returns: The error number of what could not be read; nil if all is written.
-    private static func copy(_ control: Control, to file: BackupFile) throws(Failure) -> Int32? {
-        let stream = open(control.path("backup"), O_RDONLY | O_CLOEXEC)
+    private static func copy(_ control: Control, _ wanted: String?, to file: BackupFile) throws(Failure) -> Int32? {
+        let stream = open(control.path("backup"), (wanted == nil ? O_RDONLY : O_RDWR) | O_CLOEXEC)
         guard stream >= 0 else { return errno }
         defer { close(stream) }
+        if let wanted {
+            let words = Array(wanted.utf8)
+            guard write(stream, words, words.count) == words.count else { return errno }
+        }
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: BackupFile.pieceByteCount, alignment: 4096)
         defer { buffer.deallocate() }
         while true {
@@ -82,9 +108,13 @@ struct Backup: ParsableCommand {
         }
     }
 
-    private static func explain(_ number: Int32, _ control: Control) -> Failure {
-        guard number == EBADMSG else { return control.explain(number, reading: true, "backup", nil) }
-        return Self.damaged
+    private static func explain(_ number: Int32, _ control: Control, _ base: BackupBase?) -> Failure {
+        switch (number, base) {
+        case (EBADMSG, _): damaged
+        case (ENODATA, let base?): base.unknown
+        case (EKEYREJECTED, let base?): base.useless
+        default: control.explain(number, reading: true, "backup", nil)
+        }
     }
 
     private static var damaged: Failure {
@@ -95,7 +125,7 @@ struct Backup: ParsableCommand {
 
     // MARK: While it is not
 
-    private func copyUnmounted(_ source: KeySource) throws {
+    private func copyUnmounted(_ source: KeySource, _ base: BackupBase?, _ recipient: (any KeyService)?) throws {
         let path = try StoreDescription.directory(store)
         let service = try source.service(of: path)
         let open = try StoreOpening.open(
@@ -103,16 +133,33 @@ struct Backup: ParsableCommand {
         defer { try? open.tree.close() }
         open.warnings.forEach(Output.warn)
         guard open.tree.problems.isEmpty else { throw Self.damaged }
+        try base?.check(belongsTo: open.keyring.storeID.description)
         try CommandAudit(open, command: "backup").recording(nil, .file(Paths.absolute(file))) {
-            try write(open, service)
+            try make(open, service, base, recipient)
             return nil
         }
     }
 
-    private func write(_ open: OpenKeyring, _ service: any KeyService) throws {
+    private func make(
+        _ open: OpenKeyring, _ service: any KeyService, _ base: BackupBase?, _ recipient: (any KeyService)?
+    ) throws {
         let file = try BackupFile(self.file)
         let began = Timestamp.now()
-        let stream = try BackupStream(open.tree)
+        let memory = BackupMemory(history: open.keyring.historyName)
+        let stream: BackupStream
+        do throws(BackupMakingError) {
+            EpochMemory.makeDirectory(EpochMemory.directory)
+            stream = try BackupStream(
+                open.tree, since: base?.id, recipient: recipient, catalogues: memory.catalogues)
+        } catch {
+            switch error {
+            case .unknownBase: throw base?.unknown ?? Self.damaged
+            case .uselessBase: throw base?.useless ?? Self.damaged
+            case .unreadableBase(let number):
+                throw Failure("what is remembered of earlier backups", errno: number)
+            case .tree(let error): throw Messages.failure(for: error)
+            }
+        }
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: BackupFile.pieceByteCount, alignment: 16)
         defer { buffer.deallocate() }
         while true {
@@ -131,7 +178,8 @@ struct Backup: ParsableCommand {
             if count < buffer.count { break }
         }
         try Self.finish(file, self.file, service: service)
-        BackupMemory(history: open.keyring.historyName).note(began)
+        memory.note(began)
+        if !stream.isRemembered { Output.warn(BackupMemory.forgotten) }
     }
 
     // MARK: In the end
@@ -143,13 +191,15 @@ struct Backup: ParsableCommand {
     /// - Parameter service: What opens it from end to end, if that is at hand.
     private static func finish(_ file: BackupFile, _ path: String, service: (any KeyService)?) throws {
         try file.verify()
+        let reader = try BackupReader(descriptor: file.descriptor)
         var what = "\(file.byteCount) bytes, read again as they were written"
         if let service {
-            let reader = try BackupReader(descriptor: file.descriptor)
             let report = try Restoring.check(reader, try reader.unlock(with: service))
-            what = "\(report.fileCount) files, epoch \(report.epoch), opened and verified"
+            let scope = reader.base == nil ? "" : ", \(report.recordCount) records changed"
+            what = "\(report.fileCount) files\(scope), epoch \(report.epoch), opened and verified"
         }
         try file.finish()
-        Output.line("\(path): \(what)")
+        let base = reader.base.map { " on \(BackupBase.short($0))" } ?? ""
+        Output.line("\(path): backup \(BackupBase.short(reader.id))\(base): \(what)")
     }
 }

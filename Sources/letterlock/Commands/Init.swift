@@ -32,7 +32,7 @@ struct Init: ParsableCommand {
     func run() throws {
         let source = try keys.source()
         let place = recovery || recoveryOptions.recoveryFile != nil ? try recoveryOptions.place() : nil
-        let recipient = try recoveryRecipient.map { try Self.recipient($0) }
+        let recipient = try recoveryRecipient.map { try KeySource.recipient($0) }
         let name = try Self.checked(self.name ?? Self.defaultName(store))
         let memory = try source.memory()
         if !sharing.shared { try memory?.checkIsFree(for: nil) }
@@ -68,12 +68,6 @@ struct Init: ParsableCommand {
         }
         try store.close()
         return keyring.storeID
-    }
-
-    private static func recipient(_ text: String) throws(Failure) -> any KeyService {
-        var source = KeySource()
-        source.spec = "age:" + text
-        return try source.service()
     }
 
     private static func defaultName(_ path: String) -> String {

@@ -1,10 +1,20 @@
 import Keyring
+import SecretTree
 
 /// When a store was last backed up, as far as anybody here knows: beside what else is remembered of it.
 struct BackupMemory {
     private let path: String
+    let catalogues: BackupCatalogues
 
-    init(history: String) { path = "\(EpochMemory.directory)/\(history).backup" }
+    init(history: String) {
+        path = "\(EpochMemory.directory)/\(history).backup"
+        catalogues = BackupCatalogues(directory: EpochMemory.directory, history: history)
+    }
+
+    /// Of a backup that no later one can go by.
+    static var forgotten: String {
+        "what the backup holds cannot be remembered in \(EpochMemory.directory): there can be no incremental one on it"
+    }
 
     /// Nil if there was no backup from here.
     var last: Timestamp? {

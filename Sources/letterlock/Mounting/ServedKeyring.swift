@@ -82,7 +82,16 @@ final class ServedKeyring: Sendable {
         state.withLock { $0 = State(opened: opened, keeper: keeper) }
         var options = options(era: board.nextEra())
         let backups = BackupMemory(history: opened.keyring.historyName)
-        options.backups = SecretFSOptions.BackupNotes(last: { backups.last }, note: { backups.note($0) })
+        let warn = log
+        options.backups = SecretFSOptions.BackupNotes(
+            last: { backups.last },
+            note: { time, isRemembered in
+                backups.note(time)
+                if !isRemembered { warn.warn(BackupMemory.forgotten) }
+            }, catalogues: backups.catalogues,
+            recipient: { text throws(Errno) in
+                do throws(Failure) { return try KeySource.recipient(text) } catch { throw Errno(EINVAL) }
+            })
         if request.options.runsHooks == true, let memory = hookBoard.memory.baseAddress {
             let starter = HookStarter(
                 mountpoint: request.mountpoint, keyring: opened.keyring.name, isDetached: log.isDetached)

@@ -43,6 +43,18 @@ struct KeySource {
         }
     }
 
+    /// An age recipient: what it opens is opened elsewhere, with its identity.
+    static func recipient(_ text: String) throws(Failure) -> any KeyService {
+        guard text.hasPrefix("age1") else {
+            throw Failure(
+                "'\(Output.printable(text))' is no age recipient", hint: "age-keygen -y tells that of an identity",
+                code: .usage)
+        }
+        var source = KeySource()
+        source.spec = "age:" + text
+        return try source.service()
+    }
+
     /// Somebody said what opens it.
     var isGiven: Bool { spec != nil || passphraseFile != nil || passphraseDescriptor != nil }
 

@@ -93,6 +93,34 @@ extension Messages {
             Failure("\(backup) is damaged: its configuration is not one", hint: other, code: .integrity)
         case .key(let error): failure(error)
         case .unreadable(let number): Failure(backup, errno: number)
+        case .chain(let fault): failure(fault, [backup])
+        }
+    }
+
+    static func failure(_ error: BackupError, backups: [String]) -> Failure {
+        guard case .chain(let fault) = error else { return failure(error, backup: backups.last) }
+        return failure(fault, backups)
+    }
+
+    private static func failure(_ fault: BackupChain.Fault, _ backups: [String]) -> Failure {
+        func name(_ place: Int) -> String { backups.indices.contains(place) ? backups[place] : "the backup" }
+        let order =
+            "nothing was made; name them in the order in which they were made: letterlock restore FULL INCREMENT … STORE"
+        return switch fault {
+        case .notFull(let place):
+            Failure(
+                "\(name(place)) holds only what has changed since another backup, which is missing before it",
+                hint: order)
+        case .full(let place):
+            Failure("\(name(place)) is a full backup, which nothing can stand before", hint: order)
+        case .disorder(let place, let base):
+            Failure("\(name(place)) follows \(name(base)), and not what stands before it", hint: order)
+        case .missingBase(let place, let base):
+            Failure(
+                "\(name(place)) does not follow \(name(place - 1)): the backup between them is missing",
+                hint: "nothing was made; what is missing is backup \(BackupBase.short(base))")
+        case .otherKeyring(let place):
+            Failure("\(name(place)) is of another keyring than \(name(0))", hint: other)
         }
     }
 
