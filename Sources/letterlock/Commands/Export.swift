@@ -5,11 +5,14 @@ import KeyServices
 struct Export: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract:
-            "Write the secrets of a mounted keyring to a directory, a dotenv file, JSON, manifests of Kubernetes or a sops file.",
+            """
+            Write the secrets of a mounted keyring to a directory, a dotenv file, JSON, manifests of Kubernetes, a sops file, or a \
+            store of pass.
+            """,
         discussion: """
-            What is written, but for a sops file, is readable to whoever gets hold of it, and lies on a disk from then on. A sops file \
+            What is written, but for the last two, is readable to whoever gets hold of it, and lies on a disk from then on. A sops file \
             is sealed for age recipients: NAME.yaml, NAME.json or NAME.env; with any other ending it holds one secret, whose path \
-            MOUNTPOINT then is. For a copy that is sealed see 'letterlock backup'; for a program that needs secrets, 'letterlock run'.
+            PLACE then is. A store of pass is sealed by gpg for keys that it has. For a copy that is sealed see 'letterlock backup'; for a program that needs secrets, 'letterlock run'.
             """)
 
     @Argument(help: "Where the keyring is mounted, or a directory there.", completion: .directory)
@@ -24,7 +27,10 @@ struct Export: ParsableCommand {
             valueName: "format"))
     var format: String?
 
-    @Option(help: ArgumentHelp("Whom a sops file is sealed for, age1…; may be repeated.", valueName: "recipient"))
+    @Option(
+        help: ArgumentHelp(
+            "Whom it is sealed for: age1… for sops, a key's fingerprint for pass; may be repeated.",
+            valueName: "recipient"))
     var recipient: [String] = []
 
     @Flag(help: "Say that what is not sealed is meant to be so.")
@@ -32,12 +38,13 @@ struct Export: ParsableCommand {
 
     func run() throws {
         let format = try ExchangeFormat.parse(format) ?? ExchangeFormat(ofTarget: target)
-        guard (format == .sops) != recipient.isEmpty else {
+        guard format.isSealed != recipient.isEmpty else {
             throw Failure(
-                format == .sops ? "for whom is it to be sealed?" : "--recipient is for --format sops",
-                hint: "--format sops --recipient age1…", code: .usage)
+                format.isSealed ? "for whom is it to be sealed?" : "--recipient is for what is sealed",
+                hint: "--format sops --recipient age1…, or --format pass --recipient FINGERPRINT", code: .usage)
         }
-        guard inClear || format == .sops else {
+        if format == .pass { for recipient in recipient { try PassStore.check(recipient: recipient) } }
+        guard inClear || format.isSealed else {
             throw Failure(
                 "an export is readable to whoever gets hold of it", hint: "say with --in-clear that this is meant",
                 code: .usage)
@@ -46,7 +53,7 @@ struct Export: ParsableCommand {
         let count = try write(format)
         guard target != "-" else { return }
         Output.line(
-            "\(count) \(count == 1 ? "secret is" : "secrets are") \(format == .sops ? "sealed" : "in clear") in \(target)"
+            "\(count) \(count == 1 ? "secret is" : "secrets are") \(format.isSealed ? "sealed" : "in clear") in \(target)"
         )
     }
 
@@ -58,6 +65,10 @@ struct Export: ParsableCommand {
         case .directory:
             entries = try readTree()
             try writeDirectory(entries)
+            return entries.count
+        case .pass:
+            entries = try readTree()
+            try writeDirectory(try PassStore.sealed(entries, for: recipient))
             return entries.count
         case .json:
             entries = try readTree()

@@ -4,12 +4,15 @@ import Glibc
 struct Import: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract:
-            "Take secrets into a mounted keyring: from a directory, a dotenv file, JSON, manifests of Kubernetes or a sops file.",
+            """
+            Take secrets into a mounted keyring: from a directory, a dotenv file, JSON, manifests of Kubernetes, \
+            a sops file, or a store of pass.
+            """,
         discussion: """
             Of a dotenv file each variable is a file of its name; of JSON each string is a file, each object a directory; of \
             Kubernetes' manifests each Secret is a directory NAME, or NAMESPACE/NAME, each of its keys a file. What sops has sealed for \
-            an age recipient is opened with an identity, and taken only if its MAC is right. Values are taken as they are, byte by \
-            byte. Everything is read and checked before the first file is written.
+            an age recipient is opened with an identity, and taken only if its MAC is right; a store of pass is opened \
+            by gpg. Values are taken as they are, byte by byte. Everything is read and checked before the first file is written.
             """)
 
     @Argument(help: "A directory or a file; - for standard input.", completion: .file())

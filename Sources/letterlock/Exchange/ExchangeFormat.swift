@@ -2,13 +2,13 @@ import Glibc
 
 /// How secrets lie outside of a keyring.
 enum ExchangeFormat: String, CaseIterable {
-    case directory, dotenv, json, kubernetes, sops
+    case directory, dotenv, json, kubernetes, sops, pass
 
     /// What a source looks like.
     init(ofSource path: String) {
         var status = stat()
         if stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR {
-            self = .directory
+            self = access("\(path)/\(PassStore.recipientsFile)", F_OK) == 0 ? .pass : .directory
         } else {
             self.init(ofTarget: path)
         }
@@ -30,6 +30,9 @@ enum ExchangeFormat: String, CaseIterable {
         }
         return format
     }
+
+    /// Whether what is written of it only its recipients can read.
+    var isSealed: Bool { self == .sops || self == .pass }
 
     /// As help and hints say them.
     static let names = allCases.dropLast().map(\.rawValue).joined(separator: ", ") + " or \(allCases.last!.rawValue)"

@@ -19,9 +19,15 @@ struct ExchangeSource {
     /// All of them, and nothing if one cannot be read.
     func read() throws(Failure) -> [ExchangeEntry] {
         let guessed = format ?? ExchangeFormat(ofSource: path)
-        if guessed == .directory {
+        switch guessed {
+        case .directory:
             return try ExchangeTree.read(path) { Output.warn("\($0) is no regular file, and is left out") }
+        case .pass: return try PassStore.read(path) { Output.warn("\($0) is no secret of pass, and is left out") }
+        case .dotenv, .json, .kubernetes, .sops: return try readFile(guessed)
         }
+    }
+
+    private func readFile(_ guessed: ExchangeFormat) throws(Failure) -> [ExchangeEntry] {
         let descriptor = path == "-" ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw Failure(path, errno: errno) }
         defer { if path != "-" { close(descriptor) } }
@@ -50,7 +56,7 @@ struct ExchangeSource {
         case .kubernetes:
             return try KubernetesSecrets.read(try SecretYAML.read(bytes, name), name) { Output.warn($0) }
         case .sops: return try SopsFile.read(bytes, name, try identities(), single: nameOfSingle) { Output.warn($0) }
-        case .dotenv, .directory: return try DotEnv.read(bytes, name)
+        case .dotenv, .directory, .pass: return try DotEnv.read(bytes, name)
         }
     }
 

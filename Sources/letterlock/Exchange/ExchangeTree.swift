@@ -9,8 +9,22 @@ enum ExchangeTree {
     /// - Parameter skipped: Told of what is none: links, pipes, sockets, devices.
     static func read(_ directory: String, skipped: (String) -> Void) throws(Failure) -> [ExchangeEntry] {
         var entries: [ExchangeEntry] = []
-        try read(directory, [], &entries, skipped)
+        try visit(directory, skipped: skipped) { (path, descriptor, place) throws(Failure) in
+            entries.append(ExchangeEntry(path: path, value: try SecretValue.read(descriptor, place)))
+        }
         return entries
+    }
+
+    /// Shows every regular file, open, in the order of the paths.
+    ///
+    /// - Parameters:
+    ///   - enters: Which names are looked at.
+    ///   - body: Gets the names of directories and the file, a descriptor, and the path.
+    static func visit(
+        _ directory: String, enters: (String) -> Bool = { _ in true }, skipped: (String) -> Void,
+        _ body: ([String], Int32, String) throws(Failure) -> Void
+    ) throws(Failure) {
+        try visit(directory, [], enters, skipped, body)
     }
 
     /// One regular file.
@@ -25,8 +39,9 @@ enum ExchangeTree {
         return ExchangeEntry(path: [Paths.lastComponent(path)], value: try SecretValue.read(descriptor, path))
     }
 
-    private static func read(
-        _ path: String, _ prefix: [String], _ entries: inout [ExchangeEntry], _ skipped: (String) -> Void
+    private static func visit(
+        _ path: String, _ prefix: [String], _ enters: (String) -> Bool, _ skipped: (String) -> Void,
+        _ body: ([String], Int32, String) throws(Failure) -> Void
     ) throws(Failure) {
         guard prefix.count < depthLimit else { throw Failure("\(path): too deep") }
         guard let directory = opendir(path) else { throw SecretEnvironment.failure(path, errno) }
@@ -40,7 +55,7 @@ enum ExchangeTree {
             }
             names.append(name)
         }
-        for name in names.sorted() {
+        for name in names.sorted() where enters(name) {
             let place = path + "/" + name
             let descriptor = open(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
             if descriptor < 0, [ELOOP, ENXIO].contains(errno) {
@@ -52,9 +67,8 @@ enum ExchangeTree {
             var status = stat()
             guard fstat(descriptor, &status) == 0 else { throw SecretEnvironment.failure(place, errno) }
             switch status.st_mode & S_IFMT {
-            case S_IFDIR: try read(place, prefix + [name], &entries, skipped)
-            case S_IFREG:
-                entries.append(ExchangeEntry(path: prefix + [name], value: try SecretValue.read(descriptor, place)))
+            case S_IFDIR: try visit(place, prefix + [name], enters, skipped, body)
+            case S_IFREG: try body(prefix + [name], descriptor, place)
             default: skipped(place)
             }
         }

@@ -83,16 +83,21 @@ final class SecretValue {
     /// All that a file or a pipe holds.
     static func read(_ descriptor: Int32, _ path: String) throws(Failure) -> SecretValue {
         let value = SecretValue()
-        while value.byteCount <= limit {
-            value.reserve(65_536)
-            let count = Glibc.read(
-                descriptor, value.buffer.baseAddress! + value.byteCount, value.buffer.count - value.byteCount)
-            if count < 0, errno == EINTR { continue }
-            guard count >= 0 else { throw SecretEnvironment.failure(path, errno) }
-            if count == 0 { return value }
-            value.byteCount += count
-        }
-        throw Failure("\(path) is too large")
+        while try value.readSome(descriptor, path) {}
+        return value
+    }
+
+    /// Appends what one read(2) gives.
+    ///
+    /// - Returns: False at the end.
+    func readSome(_ descriptor: Int32, _ path: String) throws(Failure) -> Bool {
+        reserve(65_536)
+        let count = Glibc.read(descriptor, buffer.baseAddress! + byteCount, buffer.count - byteCount)
+        if count < 0, errno == EINTR { return true }
+        guard count >= 0 else { throw SecretEnvironment.failure(path, errno) }
+        byteCount += count
+        guard byteCount <= Self.limit else { throw Failure("\(path) is too large") }
+        return count > 0
     }
 
     func write(to descriptor: Int32, _ path: String) throws(Failure) {

@@ -7,7 +7,7 @@ struct Spawning {
     var path: String
     var arguments: [String]
     /// What it is told that it is called.
-    private var name = "letterlock"
+    var name = "letterlock"
     /// This process's own if nil.
     private var environment: [String]?
     /// Leads a process group of its own.
