@@ -192,21 +192,36 @@ final class TreeState: @unchecked Sendable {
 /// Nodes that were opened lately: a place for each number modulo the size, the later one stays. Holds attributes,
 /// never names, targets or contents.
 final class NodeCache: Sendable {
-    private static let capacity: UInt64 = 4096
-    private let nodes = Mutex<[NodeRecord?]>(Array(repeating: nil, count: Int(capacity)))
+    private static let capacity: UInt64 = 16_384
+    /// Numbers are given in turn, so that a small keyring needs few of them.
+    private static let chunkLength = 64
+
+    private typealias Chunk = ContiguousArray<NodeRecord?>
+    private let chunks = Mutex<[Chunk]>(Array(repeating: Chunk(), count: Int(capacity) / chunkLength))
+
+    private static func place(of id: NodeID) -> (chunk: Int, index: Int) {
+        let (chunk, index) = Int(id.rawValue % capacity).quotientAndRemainder(dividingBy: chunkLength)
+        return (chunk, index)
+    }
 
     subscript(id: NodeID) -> NodeRecord? {
         get {
-            let place = Int(id.rawValue % Self.capacity)
-            return nodes.withLock { nodes in
-                guard let node = nodes[place], node.attributes.id == id else { return nil }
+            let (chunk, index) = Self.place(of: id)
+            return chunks.withLock { chunks in
+                guard !chunks[chunk].isEmpty, let node = chunks[chunk][index], node.attributes.id == id else {
+                    return nil
+                }
                 return node
             }
         }
         set {
-            let place = Int(id.rawValue % Self.capacity)
-            nodes.withLock { nodes in
-                if newValue != nil || nodes[place]?.attributes.id == id { nodes[place] = newValue }
+            let (chunk, index) = Self.place(of: id)
+            chunks.withLock { chunks in
+                if chunks[chunk].isEmpty {
+                    guard newValue != nil else { return }
+                    chunks[chunk] = Chunk(repeating: nil, count: Self.chunkLength)
+                }
+                if newValue != nil || chunks[chunk][index]?.attributes.id == id { chunks[chunk][index] = newValue }
             }
         }
     }

@@ -35,12 +35,14 @@ extension RecordTable {
     func eraseRemains(patience: Int) throws(StorageError) {
         guard let connection = writingConnection else { throw .closed }
         var waited = 0
-        while try !connection.checkpointWhole() {
-            guard waited < patience else {
-                throw .io(EBUSY, "old records cannot be erased while \(connection.path) is being read")
+        try withoutKeptTransactions { () throws(StorageError) in
+            while try !connection.checkpointWhole() {
+                guard waited < patience else {
+                    throw .io(EBUSY, "old records cannot be erased while \(connection.path) is being read")
+                }
+                usleep(10_000)
+                waited += 10
             }
-            usleep(10_000)
-            waited += 10
         }
         let root = try connection.number("SELECT rootpage FROM sqlite_schema WHERE name = 'record'")
         // A page that the connection remembers would bring its old gaps back when it is written again.

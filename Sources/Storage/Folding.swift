@@ -93,7 +93,7 @@ extension JournaledStore {
     private func tidy() {
         foldLock.locked {
             try? table.checkpoint()
-            table.releaseMemory()
+            table.forgetPages()
         }
         blocks.reclaim(durable: durable.load(ordering: .acquiring))
         reserve.restore()
@@ -105,6 +105,8 @@ extension JournaledStore {
         guard !isReadOnly, !isClosed.load(ordering: .relaxed) else { return }
         let activity = { [self] in committed.load(ordering: .relaxed) }
         folder.start(watching: activity) { [self] isQuiet in
+            // None is kept for longer than a round: what was done to the table from outside is seen soon.
+            try? table.withoutKeptTransactions { () throws(StorageError) in }
             let isLong = journalLength.load(ordering: .relaxed) >= Self.foldByteCount
             if isLong || (isQuiet && overlayLock.locked { !overlay.isEmpty || frozen != nil }) {
                 // What cannot be folded stays in the journal: the next round tries again.

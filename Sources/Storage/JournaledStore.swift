@@ -89,8 +89,11 @@ public final class JournaledStore: RecordStore, @unchecked Sendable {
 
     public func read<R>(_ key: RecordKey, _ body: (UnsafeRawBufferPointer?) -> R) throws(StorageError) -> R {
         guard !isClosed.load(ordering: .relaxed) else { throw .closed }
-        switch overlayLock.locked({ overlay.value(of: key) ?? frozen?.value(of: key) }) {
-        case nil: return try table.read(key, body)
+        let (change, now) = overlayLock.locked {
+            (overlay.value(of: key) ?? frozen?.value(of: key), generation)
+        }
+        switch change {
+        case nil: return try table.read(key, asOf: now, body)
         case .some(nil): return body(nil)
         case .some(.some(let value)): return value.withUnsafeBytes { body($0) }
         }

@@ -2,6 +2,10 @@
 final class Reader {
     let connection: Connection
     private let get: Statement
+    private let begin: Statement
+    private let rollback: Statement
+    /// How many folds had ended, at the least, when the transaction began that is open; nil if none is.
+    private var generation: Int?
     /// By what they select of the value: nothing, a prefix, all.
     private lazy var walks: [Statement?] = [nil, nil, nil]
 
@@ -10,6 +14,26 @@ final class Reader {
         // The inner pages of a large table; the kernel has the others. There may be a reader for each worker.
         try connection.execute("PRAGMA cache_size = -512")
         get = try connection.prepare("SELECT value FROM record WHERE key = ?1")
+        begin = try connection.prepare("BEGIN")
+        rollback = try connection.prepare("ROLLBACK")
+    }
+
+    /// Reads from now on as of a moment when so many folds had ended, or a later one. The transaction stays open: to begin
+    /// one for each record costs more than to read it.
+    func begin(_ now: Int) throws(StorageError) {
+        guard generation != now else { return }
+        endTransaction()
+        _ = try begin.step()
+        begin.reset()
+        generation = now
+    }
+
+    func endTransaction() {
+        guard generation != nil else { return }
+        generation = nil
+        // It fails if an error has ended the transaction, which is as good.
+        _ = try? rollback.step()
+        rollback.reset()
     }
 
     func read<R>(_ key: RecordKey, _ body: (UnsafeRawBufferPointer?) -> R) throws(StorageError) -> R {

@@ -21,10 +21,12 @@ final class RecordTable: @unchecked Sendable {
     private let mode: Connection.Mode
     /// Used by the one who folds, under the store's fold lock; nil if the store is read-only or closed.
     private var writer: Writer?
-    /// Guards the two below.
+    /// Guards the three below.
     private let lock = Monitor()
     private var idleReaders: [Reader] = []
     private var isClosed = false
+    /// How many want that no transaction is kept.
+    private var keepers = 0
 
     private struct Writer {
         let connection: Connection
@@ -138,16 +140,25 @@ final class RecordTable: @unchecked Sendable {
 
     // MARK: Reading
 
-    func read<R>(_ key: RecordKey, _ body: (UnsafeRawBufferPointer?) -> R) throws(StorageError) -> R {
+    /// - Parameter generation: how many folds had ended, at the least, when it was found that the record is in the table.
+    func read<R>(
+        _ key: RecordKey, asOf generation: Int, _ body: (UnsafeRawBufferPointer?) -> R
+    ) throws(StorageError) -> R {
         let reader = try takeReader()
         defer { giveBack(reader) }
+        try reader.begin(generation)
         return try reader.read(key, body)
     }
 
     /// A walk through a range, all as of the moment it was made. To be ended by `end`.
-    func walk(_ range: ClosedRange<RecordKey>, prefix: Int) throws(StorageError) -> Walk {
+    ///
+    /// - Parameter generation: how many folds have ended; nil for a moment from now on.
+    func walk(
+        _ range: ClosedRange<RecordKey>, prefix: Int, asOf generation: Int? = nil
+    ) throws(StorageError) -> Walk {
         let reader = try takeReader()
         do {
+            if let generation { try reader.begin(generation) } else { reader.endTransaction() }
             return try Walk(reader, range, prefix)
         } catch {
             giveBack(reader)
@@ -163,16 +174,19 @@ final class RecordTable: @unchecked Sendable {
     func foldedSequence() throws(StorageError) -> UInt64 {
         let reader = try takeReader()
         defer { giveBack(reader) }
+        reader.endTransaction()
         return UInt64(try reader.connection.number("SELECT sequence FROM progress"))
     }
 
     func integrityCheck() throws(StorageError) -> [String] {
         let reader = try takeReader()
         defer { giveBack(reader) }
+        reader.endTransaction()
         let lines = try reader.connection.texts("PRAGMA integrity_check").map { $0.joined() }
         return lines == ["ok"] ? [] : lines
     }
 
+    /// One that is, perhaps, in a transaction of an earlier time.
     func takeReader() throws(StorageError) -> Reader {
         let idle = try lock.locked { () throws(StorageError) -> Reader? in
             guard !isClosed else { throw .closed }
@@ -184,6 +198,7 @@ final class RecordTable: @unchecked Sendable {
 
     func giveBack(_ reader: Reader) {
         lock.locked {
+            if keepers > 0 { reader.endTransaction() }
             if !isClosed, idleReaders.count < Self.idleReaderLimit { idleReaders.append(reader) }
         }
     }
@@ -215,10 +230,22 @@ final class RecordTable: @unchecked Sendable {
     }
 
     /// Moves what is folded from SQLite's log into its file, as far as readers let it.
-    func checkpoint() throws(StorageError) { try writer?.connection.checkpoint() }
+    func checkpoint() throws(StorageError) {
+        try withoutKeptTransactions { () throws(StorageError) in try writer?.connection.checkpoint() }
+    }
+
+    /// While `body` runs no reader keeps a transaction that nobody reads in: it would keep the log from being emptied.
+    func withoutKeptTransactions<R>(_ body: () throws(StorageError) -> R) throws(StorageError) -> R {
+        lock.locked {
+            keepers += 1
+            for reader in idleReaders { reader.endTransaction() }
+        }
+        defer { lock.locked { keepers -= 1 } }
+        return try body()
+    }
 
     /// After a fold: the pages that it changed would be kept until the next one.
-    func releaseMemory() { writer?.connection.releaseMemory() }
+    func forgetPages() { writer?.connection.forgetPages() }
 
     /// The connection that folds, under the store's fold lock; nil if there is none.
     var writingConnection: Connection? { writer?.connection }

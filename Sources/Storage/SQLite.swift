@@ -98,9 +98,6 @@ final class Connection {
     /// Moves the write-ahead log into the database and empties it, as far as readers let it.
     func checkpoint() throws(StorageError) { _ = try checkpointWhole() }
 
-    /// Gives its page cache back: what is needed again is in the kernel's.
-    func releaseMemory() { sqlite3_db_release_memory(handle) }
-
     func error(_ code: Int32) -> StorageError { StorageError(sqlite: code, handle, path) }
 }
 

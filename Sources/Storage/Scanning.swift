@@ -35,7 +35,7 @@ extension JournaledStore {
     ) throws(StorageError) -> (Walk, [(key: RecordKey, value: [UInt8]?)]) {
         while true {
             let before = overlayLock.locked { generation }
-            let walk = try table.walk(range, prefix: prefix)
+            let walk = try table.walk(range, prefix: prefix, asOf: before)
             let changes = overlayLock.locked { () -> [(key: RecordKey, value: [UInt8]?)]? in
                 // A fold that ended meanwhile took changes out of the overlay that the walk does not see.
                 guard generation == before else { return nil }

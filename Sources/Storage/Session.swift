@@ -24,18 +24,13 @@ extension JournaledStore {
 private final class TableSession: ReadingSession {
     private let store: JournaledStore
     private let reader: Reader
-    /// How many folds had ended when the transaction began; nil before the first read.
-    private var generation: Int?
 
     init(of store: JournaledStore, _ reader: Reader) {
         self.store = store
         self.reader = reader
     }
 
-    deinit {
-        if generation != nil { try? reader.connection.execute("ROLLBACK") }
-        store.table.giveBack(reader)
-    }
+    deinit { store.table.giveBack(reader) }
 
     func read<R>(_ key: RecordKey, _ body: (UnsafeRawBufferPointer?) -> R) throws(StorageError) -> R {
         let (change, now) = store.overlayLock.locked {
@@ -45,15 +40,8 @@ private final class TableSession: ReadingSession {
         case .some(.some(let value)): return value.withUnsafeBytes { body($0) }
         case .some(nil): return body(nil)
         case nil:
-            if generation != now { try begin(now) }
+            try reader.begin(now)
             return try reader.read(key, body)
         }
-    }
-
-    private func begin(_ now: Int) throws(StorageError) {
-        if generation != nil { try reader.connection.execute("ROLLBACK") }
-        generation = nil
-        try reader.connection.execute("BEGIN")
-        generation = now
     }
 }

@@ -32,9 +32,10 @@ final class NodePaths: Sendable {
 
     private struct Known {
         var names = Few<Name>.none
-        var paths = Few<Path>.none
-        /// What `paths` are of; 0 for none.
+        /// When `names` were all that it has; 0 if they may not be.
         var generation: UInt64 = 0
+        /// A directory's path as of that generation. Of other nodes, of which there are many more, it is put together.
+        var path: Path?
     }
 
     private final class Shard: Sendable { let nodes = Mutex<[NodeID: Known]>([:]) }
@@ -66,7 +67,7 @@ final class NodePaths: Sendable {
             let isKnown = names.contains { $0.parent == parent && $0.bytes.elementsEqual(name) }
             if isKnown || names.count > Self.namesLimit { return }
             if nodes.count >= Self.shardLimit, nodes[id] == nil { nodes.removeAll(keepingCapacity: true) }
-            nodes[id, default: Known()].names = Few(names + [Name(parent: parent, bytes: Path(name))])
+            nodes[id] = Known(names: Few(names + [Name(parent: parent, bytes: Path(name))]))
         }
     }
 
@@ -86,20 +87,22 @@ final class NodePaths: Sendable {
         guard depth < Self.depthLimit else { return [] }
         let generation = generation
         let known = shard(of: id).nodes.withLock { nodes in
-            nodes[id].flatMap { $0.generation == generation ? $0.paths.all : nil }
+            nodes[id].flatMap { $0.generation == generation ? $0 : nil }
         }
-        if let known { return known }
-        let paths = names(of: id).flatMap { name in
-            self.paths(of: name.parent, depth: depth + 1).prefix(1).map { Self.join($0, name.bytes) }
-        }
+        if let path = known?.path { return [path] }
+        if let known { return join(known.names.all, depth) }
+        let (names, isDirectory) = names(of: id)
+        let paths = join(names, depth)
         // Of what changed meanwhile it says less than it should: an older generation, which nobody takes.
         shard(of: id).nodes.withLock { nodes in
-            if nodes.count < Self.shardLimit || nodes[id] != nil {
-                nodes[id, default: Known()].paths = Few(paths)
-                nodes[id]?.generation = generation
-            }
+            guard nodes.count < Self.shardLimit || nodes[id] != nil else { return }
+            nodes[id] = Known(names: Few(names), generation: generation, path: isDirectory ? paths.first : nil)
         }
         return paths
+    }
+
+    private func join(_ names: [Name], _ depth: Int) -> [Path] {
+        names.flatMap { name in paths(of: name.parent, depth: depth + 1).prefix(1).map { Self.join($0, name.bytes) } }
     }
 
     private static func join(_ directory: Path, _ name: some Sequence<UInt8>) -> Path {
@@ -109,17 +112,17 @@ final class NodePaths: Sendable {
     // MARK: Finding names
 
     /// The names that a node has now: those that are remembered, if these are all.
-    private func names(of id: NodeID) -> [Name] {
-        guard let attributes = try? tree.attributes(of: id) else { return [] }
-        let count = attributes.type == .directory ? 1 : Int(attributes.linkCount)
-        guard attributes.linkCount > 0, count <= Self.namesLimit else { return [] }
+    private func names(of id: NodeID) -> (names: [Name], isDirectory: Bool) {
+        guard let attributes = try? tree.attributes(of: id) else { return ([], false) }
+        let isDirectory = attributes.type == .directory
+        let count = isDirectory ? 1 : Int(attributes.linkCount)
+        guard attributes.linkCount > 0, count <= Self.namesLimit else { return ([], isDirectory) }
         var names = remembered(id)
         if names.count < count, attributes.parent.rawValue != 0 {
             names = read(attributes.parent, lookingFor: id, names)
         }
         if names.count < count { names = readEverything(lookingFor: id) }
-        remember(names, of: id)
-        return names
+        return (names, isDirectory)
     }
 
     private func remembered(_ id: NodeID) -> [Name] {
@@ -128,12 +131,6 @@ final class NodePaths: Sendable {
             name.bytes.withUnsafeBytes { bytes in
                 (try? tree.lookup(bytes, in: name.parent))?.id == id
             }
-        }
-    }
-
-    private func remember(_ names: [Name], of id: NodeID) {
-        shard(of: id).nodes.withLock { nodes in
-            if nodes.count < Self.shardLimit || nodes[id] != nil { nodes[id, default: Known()].names = Few(names) }
         }
     }
 
