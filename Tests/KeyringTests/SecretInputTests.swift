@@ -26,8 +26,12 @@ import Testing
     }
 
     @Test func `refuses an empty passphrase, and one that is too long`() throws {
-        #expect(throws: KeyringError.serviceUnavailable("the passphrase is empty")) { try read([]) }
-        #expect(throws: KeyringError.serviceUnavailable("the passphrase is empty")) { try read([10]) }
+        #expect(throws: KeyringError.serviceUnavailable("the passphrase is empty\nit is one line of 1 to 4096 bytes")) {
+            try read([])
+        }
+        #expect(throws: KeyringError.serviceUnavailable("the passphrase is empty\nit is one line of 1 to 4096 bytes")) {
+            try read([10])
+        }
         #expect(try read([UInt8](repeating: 65, count: 4096) + [10]).count == 4096)
         for count in [4097, 4098, 4099, 20000] {
             #expect(throws: KeyringError.serviceUnavailable("the passphrase is longer than 4096 bytes")) {

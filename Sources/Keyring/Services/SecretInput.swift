@@ -56,7 +56,9 @@ public enum SecretInput {
         let length = source.withUnsafeBytes {
             SecretFile.lineByteCount(UnsafeRawBufferPointer(rebasing: $0[0..<count]))
         }
-        guard length > 0 else { throw .serviceUnavailable("the passphrase is empty") }
+        guard length > 0 else {
+            throw .serviceUnavailable("the passphrase is empty\nit is one line of 1 to \(limit) bytes")
+        }
         guard length <= limit else {
             throw .serviceUnavailable("the passphrase is longer than \(limit) bytes")
         }

@@ -2,6 +2,12 @@ import Glibc
 
 /// The directory that a keyring is to be made in.
 enum StoreDirectory {
+    private static let hints = [
+        ENOENT: "its parent directory has to be there, and on a file system that takes new directories",
+        EROFS: "a keyring lies where it can be written to; a copy of one is mounted with -o ro",
+        EACCES: "run it as the user to whom its parent directory belongs",
+    ]
+
     /// Makes the directory, or sees that it is empty. True if it is a new one.
     static func prepare(_ path: String) throws(Failure) -> Bool {
         if mkdir(path, 0o700) == 0 { return true }
@@ -9,7 +15,7 @@ enum StoreDirectory {
         guard number == EEXIST else {
             throw Failure(
                 "cannot make \(path)", errno: number,
-                hint: number == ENOENT ? "make its parent directory first" : nil)
+                hint: hints[number])
         }
         guard let directory = opendir(path) else { throw Failure(path, errno: errno) }
         defer { closedir(directory) }

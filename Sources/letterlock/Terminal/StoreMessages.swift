@@ -50,7 +50,13 @@ extension Messages {
                 "this keyring is not opened by such a key",
                 hint: "it takes: \(kinds.joined(separator: ", ")); say which with --key-service",
                 code: .wrongSecret)
-        case .io(let path, let number): Failure(path, errno: number, code: .locked)
+        case .io(let path, let number):
+            Failure(
+                path, errno: number,
+                hint: number == ENOENT
+                    ? "it is to hold a key or passphrase; a new key: (umask 077; openssl rand -base64 32 >\(path))"
+                    : nil,
+                code: .locked)
         case .insecureFile(let path, let mode):
             Failure(
                 "\(path): group or others can read it (mode \(String(mode, radix: 8)))",
