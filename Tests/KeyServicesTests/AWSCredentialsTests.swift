@@ -48,7 +48,7 @@ final class Profiles {
                 }
                 .get()
             })
-        let found = try AWSCredentials.find(settings, "awskms:x")
+        let found = try AWSCredentials.find(settings, region: "eu-central-1", "awskms:x")
         func text(_ token: SecretToken?) -> String {
             token.map { $0.withBytes { String(decoding: $0, as: UTF8.self) } } ?? "-"
         }
@@ -146,6 +146,84 @@ final class Profiles {
         #expect(
             try complaint(["AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:\(refusing.port)/x"]).contains("403")
         )
+    }
+
+    private static let assumed = """
+        <AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+          <AssumeRoleWithWebIdentityResult><Credentials>
+            <AccessKeyId>A</AccessKeyId><SecretAccessKey>B/+=</SecretAccessKey><SessionToken>C==</SessionToken>
+          </Credentials></AssumeRoleWithWebIdentityResult>
+        </AssumeRoleWithWebIdentityResponse>
+        """
+
+    @Test func `a web identity is shown to STS`() throws {
+        let server = try FakeServer(answer(Self.assumed))
+        defer { server.stop() }
+        let token = profiles.write("other", "header.pay+load/x.signature_-~\n")
+        let variables = [
+            "AWS_WEB_IDENTITY_TOKEN_FILE": token, "AWS_ROLE_ARN": "arn:aws:iam::1:role/letterlock",
+            "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:\(server.port)",
+        ]
+        // Before any profile's keys, behind the environment's.
+        profiles.write("credentials", "[default]\naws_access_key_id=P\naws_secret_access_key=Q\n")
+        #expect(try find(variables) == "A B/+= C==")
+        let request = server.request.withLock { $0 }
+        #expect(request.hasPrefix("POST / HTTP/1.1\r\n"))
+        #expect(request.contains("Content-Type: application/x-www-form-urlencoded\r\n"))
+        #expect(!request.contains("Authorization"))
+        let body =
+            "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fletterlock"
+        #expect(
+            request.hasSuffix(body + "&RoleSessionName=letterlock&WebIdentityToken=header.pay%2Bload%2Fx.signature_-~"))
+        #expect(try find(variables.merging(["AWS_ROLE_SESSION_NAME": "host-1@x"]) { $1 }) == "A B/+= C==")
+        #expect(server.request.withLock { $0 }.contains("RoleSessionName=host-1%40x&"))
+        #expect(
+            try find(variables.merging(["AWS_ACCESS_KEY_ID": "X", "AWS_SECRET_ACCESS_KEY": "Y"]) { $1 }) == "X Y -")
+        // A profile may say so, too.
+        profiles.write("credentials", "")
+        let profile =
+            "[profile web]\nrole_arn=arn:aws:iam::1:role/r\nweb_identity_token_file=\(token)\nrole_session_name=me\n"
+        profiles.write("config", profile)
+        let ofProfile = ["AWS_PROFILE": "web", "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:\(server.port)"]
+        #expect(try find(ofProfile) == "A B/+= C==")
+        #expect(server.request.withLock { $0 }.contains("RoleSessionName=me&"))
+    }
+
+    @Test func `what STS refuses, or says amiss, gives no credentials`() throws {
+        let token = profiles.write("other", "t0ken\n")
+        func complaint(_ body: String, _ status: String = "200 OK") throws -> String {
+            let server = try FakeServer(answer(body, status))
+            defer { server.stop() }
+            let found = try self.complaint([
+                "AWS_WEB_IDENTITY_TOKEN_FILE": token, "AWS_ROLE_ARN": "arn:aws:iam::1:role/r",
+                "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:\(server.port)",
+            ])
+            #expect(!found.contains("t0ken"))
+            return found
+        }
+        for body in [
+            "", "{}", "<Credentials>", Self.assumed.replacing("<SessionToken>", with: "<Token>"),
+            Self.assumed.replacing("B/+=", with: "B\r\nX: y"), Self.assumed.replacing("</Credentials>", with: ""),
+            Self.assumed.replacing(">A<", with: "><"),
+        ] { #expect(try complaint(body).contains("makes no sense"), "\(body)") }
+        func error(_ code: String) -> String {
+            "<ErrorResponse><Error><Type>Sender</Type><Code>\(code)</Code><Message>t0ken</Message></Error></ErrorResponse>"
+        }
+        #expect(try complaint(error("ExpiredTokenException"), "400 No").contains("does not take the token"))
+        #expect(try complaint(error("IDPCommunicationError"), "400 No").contains("cannot ask"))
+        #expect(try complaint(error("AccessDenied"), "403 No").contains("403"))
+        #expect(try complaint("oops", "503 No").contains("503"))
+        func misconfigured(_ variables: [String: String]) throws -> String {
+            try self.complaint(["AWS_WEB_IDENTITY_TOKEN_FILE": token].merging(variables) { $1 })
+        }
+        #expect(try misconfigured([:]).contains("belong together"))
+        #expect(try misconfigured(["AWS_ROLE_ARN": "role"]).contains("no role"))
+        #expect(try misconfigured(["AWS_ROLE_ARN": "arn:x", "AWS_ROLE_SESSION_NAME": "a b"]).contains("no name"))
+        profiles.write("other", "two\nlines\n")
+        #expect(try misconfigured(["AWS_ROLE_ARN": "arn:x"]).contains("no token"))
+        #expect(throws: KeyringError.self) {
+            try find(["AWS_WEB_IDENTITY_TOKEN_FILE": "/nowhere", "AWS_ROLE_ARN": "arn:x"])
+        }
     }
 
     @Test func `a machine's endpoint is asked with a token of its own`() throws {

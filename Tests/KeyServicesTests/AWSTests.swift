@@ -202,12 +202,12 @@ import Testing
     func `an endpoint is the region's or the one that is named`(
         variables: [String: String], region: String, url: String
     ) throws {
-        #expect(try settings(variables).place(region: region).url == url)
+        #expect(try settings(variables).place(of: .kms, region: region).url == url)
     }
 
     @Test(arguments: ["ftp://a", "https://", "https://a/b", "https://u@a", "a", "https://a?b", "http://a b"])
     func `what is no endpoint is refused`(url: String) {
-        #expect(throws: KeyringError.self) { try settings(["AWS_ENDPOINT_URL": url]).place(region: "x") }
+        #expect(throws: KeyringError.self) { try settings(["AWS_ENDPOINT_URL": url]).place(of: .kms, region: "x") }
     }
 
     @Test func `the region is the key's, the environment's or the profile's`() throws {

@@ -8,15 +8,21 @@ struct AWSCredentials {
     /// Of what is given for a time.
     let sessionToken: SecretToken?
 
-    /// The first that there is: the environment, the profile's files, the container's endpoint, the machine's.
-    static func find(_ settings: AWSSettings, _ service: String) throws(KeyringError) -> AWSCredentials {
+    /// The first that there is: the environment, a web identity, the profile's files, the container's endpoint, the machine's.
+    static func find(_ settings: AWSSettings, region: String, _ service: String) throws(KeyringError) -> AWSCredentials
+    {
         if let found = try ofEnvironment(settings, service) { return found }
-        if let found = try ofProfile(settings, service) { return found }
+        if let identity = try WebIdentity(ofEnvironment: settings, service) {
+            return try identity.credentials(settings, region: region, service)
+        }
+        if let found = try ofProfile(settings, region: region, service) { return found }
         if let found = try InstanceCredentials(settings, service).find() { return found }
         throw .service(
             KeyServiceFault(
                 .misconfigured, "\(service): there are no credentials",
-                hint: "in the environment, in ~/.aws/credentials, or a role of the container's or machine's"))
+                hint:
+                    "in the environment, a web identity, in ~/.aws/credentials, or a role of the container's or machine's"
+            ))
     }
 
     private static func ofEnvironment(_ settings: AWSSettings, _ service: String) throws(KeyringError)
@@ -36,7 +42,9 @@ struct AWSCredentials {
             accessKey: accessKey, secretKey: secretKey, sessionToken: try settings.secretVariable("AWS_SESSION_TOKEN"))
     }
 
-    private static func ofProfile(_ settings: AWSSettings, _ service: String) throws(KeyringError) -> AWSCredentials? {
+    private static func ofProfile(_ settings: AWSSettings, region: String, _ service: String) throws(KeyringError)
+        -> AWSCredentials?
+    {
         var isThere = false
         for file in settings.profileFiles {
             guard let section = try file.section(settings.profile) else { continue }
@@ -47,6 +55,11 @@ struct AWSCredentials {
                 return AWSCredentials(
                     accessKey: accessKey, secretKey: secretKey,
                     sessionToken: try section.value("aws_session_token"))
+            }
+            if let file = try section.text("web_identity_token_file"), let role = try section.text("role_arn") {
+                let session = try section.text("role_session_name") ?? "letterlock"
+                return try WebIdentity(tokenFile: file, role: role, session: session, service)
+                    .credentials(settings, region: region, service)
             }
             for name in ["role_arn", "sso_session", "sso_start_url", "credential_process"]
             where try section.value(name) != nil {

@@ -38,6 +38,7 @@ public struct AWSSettings: Sendable {
     /// Environment variables that name a file: a server in the background has another working directory.
     static let fileVariables = [
         "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_CA_BUNDLE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
     ]
 
     /// How often something is asked for that might come to pass: AWS_MAX_ATTEMPTS, by default 3.
@@ -71,8 +72,8 @@ public struct AWSSettings: Sendable {
     /// A setting of the profile's that is no secret; nil if none of the files has it.
     func setting(_ name: String) throws(KeyringError) -> String? {
         for file in profileFiles {
-            guard let section = try file.section(profile), let value = try section.value(name) else { continue }
-            return value.withBytes { String(decoding: $0, as: UTF8.self) }
+            guard let section = try file.section(profile), let value = try section.text(name) else { continue }
+            return value
         }
         return nil
     }
@@ -94,14 +95,22 @@ public struct AWSSettings: Sendable {
         return region
     }
 
-    /// Where AWS KMS is: AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL, the profile's `endpoint_url`, or the region's own.
-    func place(region: String) throws(KeyringError) -> HTTPPlace {
+    /// What is asked of AWS, by its name in an endpoint's.
+    enum Service: String {
+        case kms
+        case sts
+    }
+
+    /// Where a service is: AWS_ENDPOINT_URL_KMS or _STS, AWS_ENDPOINT_URL, the profile's `endpoint_url`, or the region's own.
+    func place(of service: Service, region: String) throws(KeyringError) -> HTTPPlace {
         let named =
-            if let url = variable("AWS_ENDPOINT_URL_KMS") ?? variable("AWS_ENDPOINT_URL") { url } else {
+            if let url = variable("AWS_ENDPOINT_URL_" + service.rawValue.uppercased()) ?? variable("AWS_ENDPOINT_URL") {
+                url
+            } else {
                 try setting("endpoint_url")
             }
-        let prefix = variable("AWS_USE_FIPS_ENDPOINT") == "true" ? "kms-fips" : "kms"
-        var url = named ?? "https://\(prefix).\(region).\(Self.domain(of: region))"
+        let suffix = variable("AWS_USE_FIPS_ENDPOINT") == "true" ? "-fips" : ""
+        var url = named ?? "https://\(service.rawValue)\(suffix).\(region).\(Self.domain(of: region))"
         while url.hasSuffix("/") { url.removeLast() }
         guard let scheme = ["https://", "http://"].first(where: { url.hasPrefix($0) }),
             !url.dropFirst(scheme.count).contains(where: { "/@?# ".contains($0) }), url.count > scheme.count

@@ -17,8 +17,8 @@ struct KMSClient: Sendable {
         _ operation: String, _ body: borrowing SecretText, _ take: (JSONText) throws(KeyringError) -> R
     ) throws(KeyringError) -> R {
         let region = try settings.region(of: key)
-        var place = try settings.place(region: region)
-        let credentials = try AWSCredentials.find(settings, service)
+        var place = try settings.place(of: .kms, region: region)
+        let credentials = try AWSCredentials.find(settings, region: region, service)
         let deadline = Self.milliseconds + settings.patienceSeconds * 1000
         for attempt in 1... {
             let left = deadline - Self.milliseconds

@@ -71,6 +71,11 @@ final class ProfileSection {
         }
     }
 
+    /// A value that is no secret.
+    func text(_ name: String) throws(KeyringError) -> String? {
+        try value(name)?.withBytes { String(decoding: $0, as: UTF8.self) }
+    }
+
     /// The lines without the space around them.
     private static func lines(of text: UnsafeRawBufferPointer) -> [Range<Int>] {
         var lines: [Range<Int>] = []

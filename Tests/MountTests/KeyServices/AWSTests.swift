@@ -77,6 +77,38 @@ struct AWSTests {
         expect(try run(["init", work("new"), "--key-service", "awskms:a b"], environment), 4, "no key of AWS KMS")
     }
 
+    /// As Kubernetes has it. moto wants a signature from STS's callers as well, which AWS does not: so many requests are let through
+    /// without.
+    @Test func aWebIdentityOpensAKeyring() throws {
+        let cloud = try Cloud(work, .moto)
+        let role = try cloud.makeRole("pod", try policy("*").replacing("kms:ReEncryptFrom", with: "kms:ReEncrypt"))
+        let idle = try cloud.makeRole("idle", policy("*").replacing("kms:", with: "sqs:"))
+        try put("header.payload.signature\n", work("token"), mode: 0o644)
+        var environment = [
+            "AWS_ENDPOINT_URL": cloud.address, "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_WEB_IDENTITY_TOKEN_FILE": "token", "AWS_ROLE_ARN": role,
+        ]
+        let key = ["--key-service", "awskms:" + cloud.key]
+        expect(try run(["init", work.store, "--key-service", "awskms:" + cloud.key], cloud.environment), 0)
+        try cloud.letThrough(1)
+        expect(try run(["verify", work.store] + key, environment), 0)
+        // A mount has another working directory.
+        try cloud.letThrough(2)
+        try #require(try run(["mount", work.store, work("mnt")] + key, environment).status == 0)
+        defer { _ = try? run(["umount", work("mnt")], [:]) }
+        try put("value", work("mnt/secret"))
+        expect(try run(["lock", work("mnt")], [:]), 0)
+        try cloud.letThrough(1)
+        expect(try run(["unlock", work("mnt")], [:]), 0)
+        #expect(try text(work("mnt/secret")) == "value")
+        expect(try run(["umount", work("mnt")], [:]), 0)
+        environment["AWS_ROLE_ARN"] = idle
+        try cloud.letThrough(1)
+        expect(try run(["verify", work.store] + key, environment), 3, "may not use the key")
+        environment["AWS_WEB_IDENTITY_TOKEN_FILE"] = "nowhere"
+        expect(try run(["verify", work.store] + key, environment), 4, "nowhere")
+    }
+
     @Test func aKeyThatIsDisabledOrWaitsForItsDeletionOpensNothing() throws {
         let cloud = try Cloud(work, .ministack)
         let key = ["--key-service", "awskms:" + cloud.key]
