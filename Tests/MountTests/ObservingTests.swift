@@ -115,7 +115,12 @@ final class ObservingTests {
     // MARK: The checklist
 
     private func checklist() throws -> [String: String] {
-        let script = "import json, sys\nfor i in json.load(sys.stdin): print(i['item'], i['status'], i['reason'])"
+        let script = """
+            import json, sys
+            for i in json.load(sys.stdin):
+                print(i["item"], i["status"], i["reason"])
+                assert (i["status"] == "fail") == bool(i["remedy"]), i
+            """
         let said = try work.done(["python3", "-c", script], input: try text(mounted.control("checklist"))).text
         var items: [String: String] = [:]
         for line in said.split(separator: "\n") {
@@ -157,6 +162,42 @@ final class ObservingTests {
         for name in ["least_privilege", "key_material_not_in_git", "not_shared_between_environments", "backup_recent"] {
             #expect(after[name]?.hasPrefix("fail ") == true, "\(name): \(after[name] ?? "")")
         }
+    }
+
+    @Test func theChecklistTellsWhatIsMissingAndWhatMendsIt() throws {
+        func item(_ name: String) throws -> String { try #require(try checklist()[name]) }
+        // Whoever lets in every program, or everybody for a while, lets everybody in.
+        for matcher in [
+            "between = \"08:00-07:59\"", "opens_per_process = 3", "exes = [\"/bin/cat\", \"/**\"]", "units = [\"*\"]",
+            "cgroups = [\"/**\"]\nbetween = \"08:00-18:00\"",
+        ] {
+            try mounted.command(
+                "[[rule]]\nname = \"r\"\neffect = \"allow\"\npaths = [\"/web/**\"]\noperations = [\"read\"]\n\(matcher)",
+                "policy")
+            #expect(try item("least_privilege") == "fail rule 'r' lets everybody read", "\(matcher)")
+        }
+        try mounted.command(
+            "[[rule]]\nname = \"r\"\neffect = \"allow\"\npaths = [\"/web/**\"]\noperations = [\"read\"]\n"
+                + "exes = [\"/**\"]\nuids = [0]", "policy")
+        #expect(try item("least_privilege").hasPrefix("pass "))
+        // A revocation that is not through yet has not been tested.
+        try put("v", mounted("f"))
+        try mounted.command("1 a test", "revoke")
+        #expect(try eventually { try item("revocation_tested").hasPrefix("pass ") })
+        try mounted.remount("audit=best-effort")
+        #expect(try item("audit") == "fail what cannot be recorded happens nevertheless")
+        #expect(try item("revocation_tested").hasPrefix("pass "), "it is remembered")
+        try mounted.remount("audit=off")
+        #expect(try item("audit") == "fail nothing is recorded")
+        // What mends a log that was changed mends it.
+        try mounted.remount("audit-log=\(work("audit.jsonl"))")
+        _ = try contents(mounted("f"))
+        let log = try String(decoding: contents(work("audit.jsonl")), as: UTF8.self)
+        try put(log.replacing("allow", with: "alloW"), work("audit.jsonl"))
+        #expect(try item("audit").contains("was changed"))
+        try check(rename(work("audit.jsonl"), work("audit.jsonl.changed")))
+        kill(try mounted.process("guardian"), SIGHUP)
+        #expect(try eventually { try item("audit").hasPrefix("pass ") })
     }
 
     // MARK: Sample policies

@@ -16,8 +16,8 @@ public struct Rule: Sendable {
         operations.contains(operation) && paths.contains { $0.matches(path) }
     }
 
-    /// It is about everybody, at any time.
-    public var isForEveryone: Bool { matchers.isEmpty }
+    /// It is about everybody, if not at any time.
+    public var isForEveryone: Bool { matchers.allSatisfy(\.takesEverybody) }
 
     /// What it says of somebody may change from one moment to the next.
     var isPassing: Bool { matchers.contains(where: \.isPassing) }
@@ -60,6 +60,16 @@ public enum Matcher: Sendable {
         switch self {
         case .between, .opensPerProcess: true
         default: false
+        }
+    }
+
+    /// It leaves nobody out, whatever he runs.
+    var takesEverybody: Bool {
+        switch self {
+        case .between, .opensPerProcess: true
+        case .exes(let globs), .cgroups(let globs): globs.contains { ["/**", "/**/*"].contains($0.text) }
+        case .units(_, let patterns): patterns.contains { $0.allSatisfy { $0 == "*" } }
+        case .uids, .gids, .users, .groups, .hashes: false
         }
     }
 

@@ -43,7 +43,7 @@ extension SecretFS {
             name: "entropy", isFulfilled: isReady,
             reason: isReady
                 ? "the kernel's random generator is seeded" : "the kernel's random generator is not seeded yet",
-            remedy: "wait, or give the machine a source of randomness")
+            remedy: "systemctl start rngd, or wait")
     }
 
     private var envelopes: Item {
@@ -87,7 +87,8 @@ extension SecretFS {
         return Item(
             name: "least_privilege", isFulfilled: !policy.isEmpty,
             reason: policy.isEmpty
-                ? "no policy is set: modes alone decide who reads" : "\(policy.rules.count) rules, none for everybody",
+                ? "no policy is set: modes alone decide who reads"
+                : "\(policy.rules.count) \(policy.rules.count == 1 ? "rule" : "rules"), none for everybody",
             remedy: remedy)
     }
 
@@ -111,7 +112,9 @@ extension SecretFS {
         let verdict = audit.options.path == nil ? "ok, in the system log" : audit.verify()
         return Item(
             name: "audit", isFulfilled: verdict.hasPrefix("ok"), reason: verdict,
-            remedy: "find out who has changed \(audit.options.path ?? "the log"), and begin another one")
+            remedy: audit.options.path.map {
+                "mv \($0) \($0).changed && pkill -HUP -x letterlock, and find out who has changed it"
+            })
     }
 
     private var revocation: Item {
@@ -165,7 +168,9 @@ extension SecretFS {
                     return Item(
                         name: "key_material_not_in_git", isFulfilled: false,
                         reason: "\(place) lies in the git tree \(directory)",
-                        remedy: "move it out of there, and rotate")
+                        remedy:
+                            "letterlock umount \(mountpoint) && mv \(place) elsewhere; mount it from there, letterlock rotate"
+                    )
                 }
                 directory = String(directory[..<slash])
             }

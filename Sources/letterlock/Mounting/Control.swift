@@ -102,7 +102,7 @@ struct Control {
         case EACCES:
             Failure(
                 "\(path(name)): permission denied",
-                hint: "the control directory belongs to the mount's owner alone")
+                hint: "the control directory is its owner's alone, and a policy may keep him out too")
         case EINVAL: Failure("\(subject): the server does not take this request")
         case ERANGE: Failure("\(subject): out of range, or against the order of the minimums")
         case EBUSY where version.map { (try? text("keys/\($0)/state")) == "primary" } == true:
