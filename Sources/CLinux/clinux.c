@@ -64,6 +64,22 @@ int ll_memfd_secret(unsigned int flags) {
     return (int)syscall(SYS_memfd_secret, flags);
 }
 
+long ll_add_user_key(const char *description, const void *payload, size_t count, long keyring) {
+    return syscall(SYS_add_key, "user", description, payload, count, keyring);
+}
+
+long ll_keyctl(int operation, long argument2, long argument3, long argument4, long argument5) {
+    return syscall(SYS_keyctl, operation, argument2, argument3, argument4, argument5);
+}
+
+long ll_keyctl_read(long key, void *payload, size_t count) {
+    return syscall(SYS_keyctl, 11 /* KEYCTL_READ */, key, payload, count);
+}
+
+long ll_keyctl_search(long keyring, const char *description) {
+    return syscall(SYS_keyctl, 10 /* KEYCTL_SEARCH */, keyring, "user", description, 0);
+}
+
 int ll_gettid(void) { return (int)syscall(SYS_gettid); }
 
 int ll_signal_thread(int thread, int signal) { return (int)syscall(SYS_tgkill, getpid(), thread, signal); }

@@ -22,6 +22,7 @@ extension AuditLog {
         text.add("keyring", options.keyring)
         text.add("store", options.store)
         text.add("mode", options.mode.rawValue)
+        if options.isFromCache { text.add(",\"unlock\":\"cache\"") }
         text.add("pid", number: getpid())
         text.add("version", options.version)
         return text.bytes

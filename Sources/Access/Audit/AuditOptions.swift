@@ -25,6 +25,8 @@ extension AuditLog {
         public var version = ""
         /// Why it is opened, unless this process took over.
         public var opening = "mount"
+        /// What opened the keyring was not asked for, as it had been kept.
+        public var isFromCache = false
         /// How many threads may wait long for a device that does not answer.
         public var waiterLimit = 2
 

@@ -39,6 +39,12 @@ int ll_pidfd_send_signal(int descriptor, int signal);
 /* memfd_secret(2): memory that only its processes see, not even the kernel's own mappings; no wrapper either. */
 int ll_memfd_secret(unsigned int flags);
 
+/* add_key(2) of type `user`, and keyctl(2): the C library has no wrappers for them. */
+long ll_add_user_key(const char *description, const void *payload, size_t count, long keyring);
+long ll_keyctl(int operation, long argument2, long argument3, long argument4, long argument5);
+long ll_keyctl_read(long key, void *payload, size_t count);
+long ll_keyctl_search(long keyring, const char *description);
+
 /* signalfd(2), close-on-exec and non-blocking, and the number of the next signal from it (-1: none): Glibc's module lacks
    <sys/signalfd.h>. `signals` is a sigset_t. */
 int ll_signalfd(const void *signals);

@@ -2,15 +2,33 @@ import ArgumentParser
 import Glibc
 import Keyring
 import Sodium
+import Storage
 
 struct Lock: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Take the keys of a mounted keyring away; every secret is refused until it is unlocked.")
+        abstract: "Take the keys of a mounted keyring away; every secret is refused until it is unlocked.",
+        discussion: """
+            What an unlock cache keeps goes with them. Of a keyring that is not mounted, named by its directory, that is all \
+            there is to take away.
+            """)
 
-    @Argument(help: "Where the keyring is mounted.", completion: .directory)
+    @Argument(help: "Where the keyring is mounted; or its directory.", completion: .directory)
     var mountpoint: String
 
-    func run() throws { try Control(at: mountpoint).write("1", to: "lock") }
+    func run() throws {
+        if Control.ifMounted(at: mountpoint) == nil, let description = try? StoreDescription(at: mountpoint) {
+            guard let place = description.holder?.mountpoint else {
+                guard let holder = description.holder else {
+                    let found = try UnlockCaching.cache(ofStore: description.path)
+                    found.cache.forget()
+                    return Output.line("\(mountpoint): not mounted, and no unlock cache opens it")
+                }
+                throw Messages.failure(.busy(holder: holder.text), store: description.path)
+            }
+            return try Control(at: place).write("1", to: "lock")
+        }
+        try Control(at: mountpoint).write("1", to: "lock")
+    }
 }
 
 struct Unlock: ParsableCommand {

@@ -13,6 +13,7 @@ struct Mount: ParsableCommand {
               idle_lock=15m          lock the keyring when nobody has used it for so long
               lease=1h               ask the key service again after so long, and lock the keyring if it says no
               lease_grace=15m        for how long it may then say nothing
+              unlock-cache=15m       open it so long without asking what opens it again
               audit=fail-closed|best-effort|off
                                      what cannot be recorded does not happen (default), or is counted
               audit-log=PATH         the log's file; none for no file

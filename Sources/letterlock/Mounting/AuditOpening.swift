@@ -10,11 +10,13 @@ enum AuditOpening {
     ///
     /// - Returns: nil if nothing is to be recorded.
     static func open(
-        _ place: AuditPlace, _ opened: OpenKeyring, memory: AuditMemory, takesOver: Bool, log: ServerLog
+        _ place: AuditPlace, _ opened: OpenKeyring, memory: AuditMemory, takesOver: Bool, isFromCache: Bool,
+        log: ServerLog
     ) throws(Failure) -> AuditLog? {
         guard place.mode != .off else { return nil }
         var wanted = options(place, opened.keyring)
         wanted.takesOver = takesOver
+        wanted.isFromCache = isFromCache
         // One is at the device, and one is for those who need no record.
         wanted.waiterLimit = max(1, Server.Options().threadCount - 2)
         guard wanted.path != nil || wanted.usesSyslog else {

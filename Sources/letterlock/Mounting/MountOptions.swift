@@ -18,6 +18,8 @@ struct MountOptions: Equatable {
     /// Seconds after which the key service is asked again, and for which it may then say nothing.
     var lease: Int64?
     var leaseGrace: Int64?
+    /// Seconds for which what opened the keyring opens it once more without being asked.
+    var unlockCache: Int64?
     var audit = AuditLog.Mode.failClosed
     /// The audit log's file; `none` for no file; nil for its usual place.
     var auditLog: String?
@@ -66,6 +68,11 @@ struct MountOptions: Equatable {
         case ("lease_grace", let value?):
             guard let seconds = Self.seconds(value) else { throw Self.wrong(option) }
             leaseGrace = seconds
+        case ("unlock-cache", let value?), ("unlock_cache", let value?):
+            guard let seconds = Self.seconds(value), seconds <= Self.longestUnlockCache else {
+                throw Self.wrong("unlock-cache=\(value)")
+            }
+            unlockCache = seconds == 0 ? nil : seconds
         case ("audit", let value?):
             guard let mode = AuditLog.Mode(rawValue: value) else { throw Self.wrong(option) }
             audit = mode
@@ -91,6 +98,8 @@ struct MountOptions: Equatable {
         }
     }
 
+    private static let longestUnlockCache: Int64 = 86_400
+
     private static let forTheKernel: Set = [
         "nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "atime", "sync", "async", "dirsync",
     ]
@@ -106,7 +115,8 @@ struct MountOptions: Equatable {
     private static func wrong(_ option: String) -> Failure {
         let name = option.split(separator: "=", maxSplits: 1).first.map(String.init) ?? option
         let known = [
-            "uid", "gid", "umask", "cache", "idle_lock", "lease", "lease_grace", "audit", "audit-log", "audit-paths",
+            "uid", "gid", "umask", "cache", "idle_lock", "lease", "lease_grace", "unlock-cache", "audit", "audit-log",
+            "audit-paths",
             "hooks", "key-service", "passphrase-file",
         ]
         guard known.contains(name) else {
@@ -123,6 +133,7 @@ struct MountOptions: Equatable {
             case "hooks": "either hooks=on or hooks=off"
             case "cache": "either cache=none or cache=kernel"
             case "lease", "lease_grace": "seconds, or a time as in \(name)=1h"
+            case "unlock-cache": "seconds, or a time as in unlock-cache=15m; at most 24h, 0 for none"
             case "idle_lock": "seconds, or a time as in idle_lock=15m; 0 for never"
             case "uid", "gid": "a number, as in \(name)=1000"
             default: "\(name)=VALUE"
@@ -186,6 +197,7 @@ extension MountOptions {
         if let idleLock { texts.append("idle_lock=\(idleLock)") }
         if let lease { texts.append("lease=\(lease)") }
         if let leaseGrace { texts.append("lease_grace=\(leaseGrace)") }
+        if let unlockCache { texts.append("unlock-cache=\(unlockCache)") }
         texts.append("audit=\(audit.rawValue)")
         if let auditLog { texts.append("audit-log=" + Self.escaped(auditLog)) }
         if auditsToSyslog { texts.append("audit-syslog") }

@@ -42,6 +42,11 @@ struct MountRequest {
                 "a lease needs a key service that can be asked again", hint: "nobody is there to type a passphrase",
                 code: .usage)
         }
+        if options.lease != nil, options.unlockCache != nil {
+            throw Failure(
+                "a lease and an unlock cache exclude each other",
+                hint: "a lease is there so that the key service is asked", code: .usage)
+        }
         EpochMemory.pinDirectory()
         for name in RemoteKeyServices.fileVariables { Paths.pinVariable(name) }
         request.store = try StoreDescription.directory(store)
@@ -58,7 +63,10 @@ struct MountRequest {
         try request.checkFree()
         guard staysInForeground else { return try request.startGuardian() }
         // Whoever asked for a server in the background has asked for the passphrase as well.
-        let passphrase = ready == nil ? try request.keys.passphrasePipe(for: request.store) : keys.passphraseDescriptor
+        let passphrase =
+            ready != nil
+            ? keys.passphraseDescriptor
+            : request.isUnlockCached ? nil : try request.keys.passphrasePipe(for: request.store)
         try Guardian(request, descriptors, passphrase: passphrase).run()
     }
 
@@ -168,7 +176,7 @@ struct MountRequest {
         defer { close(answer.reading) }
         // The passphrase is asked for here, where the terminal is, and goes through a pipe: its buffers are the
         // kernel's and never reach swap.
-        let passphrase = try keys.passphrasePipe(for: store)
+        let passphrase = isUnlockCached ? nil : try keys.passphrasePipe(for: store)
         var spawning = Spawning(
             Spawning.ownProgram, try guardianArguments(readsPassphrase: passphrase != nil))
         spawning.isDetached = true

@@ -95,7 +95,7 @@ struct MountServer {
         if keyring.board.isLocked {
             channel.send(.opened)
         } else {
-            let hasKey = keyring.hasSharedKey
+            let hasKey = keyring.hasSharedKey || isFirst && keyring.takeCachedKey()
             // Readers wait for a successor, so it looks at the records beside them. The one after it, should it find
             // something, looks first, as is done with what lay there unwatched.
             let endsItself: @Sendable (Failure) -> Void = { failure in

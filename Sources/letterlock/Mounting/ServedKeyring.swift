@@ -30,6 +30,8 @@ final class ServedKeyring: Sendable {
     let lease: Lease?
     private let state = Mutex(State())
     private let keyServices = KeyServiceMeter()
+    /// Nobody was asked for what opened it.
+    private let isFromCache = Atomic(false)
     /// One for all that this server opens; nil before the first, and if nothing is recorded.
     private let audit = Mutex<AuditLog?>(nil)
 
@@ -60,7 +62,7 @@ final class ServedKeyring: Sendable {
         throws(Failure) -> (SecretFS, OpenKeyring)
     {
         let known = lock.load(ordering: .relaxed)
-        let opened = try StoreOpening.open(
+        var opened = try StoreOpening.open(
             request.store,
             key: source.map { .service(MeteredKeyService(service: $0, meter: keyServices)) } ?? .shared(shared),
             readOnly: request.options.isReadOnly,
@@ -77,7 +79,14 @@ final class ServedKeyring: Sendable {
         if !takesOver { keeper.remember() }
         opened.keyring.share(shared)
         board.isLocked = false
-        if source != nil { lease?.begin() }
+        if source != nil {
+            lease?.begin()
+            if let seconds = request.options.unlockCache,
+                let warning = UnlockCaching.keep(opened.keyring, seconds: seconds)
+            {
+                if takesOver { log.warn(warning) } else { opened.warnings.append(warning) }
+            }
+        }
         if known < 0 { lock.store(fcntl(opened.store.lockDescriptor, F_DUPFD_CLOEXEC, 64), ordering: .relaxed) }
         state.withLock { $0 = State(opened: opened, keeper: keeper) }
         var options = options(era: board.nextEra())
@@ -102,6 +111,15 @@ final class ServedKeyring: Sendable {
         return (SecretFS(opened.tree, options: options), opened)
     }
 
+    /// Has what opened the keyring a while ago open it again, if that is wanted and there.
+    func takeCachedKey() -> Bool {
+        guard request.options.unlockCache != nil, let found = try? UnlockCaching.cache(ofStore: request.store),
+            found.configuration.withUnsafeBytes({ found.cache.open($0, into: shared) })
+        else { return false }
+        isFromCache.store(true, ordering: .relaxed)
+        return true
+    }
+
     /// Opens the audit log, or gives it the keys of a keyring that was locked.
     private func attachAudit(_ opened: OpenKeyring, takesOver: Bool) throws(Failure) {
         if let audit = audit.withLock({ $0 }) {
@@ -109,7 +127,8 @@ final class ServedKeyring: Sendable {
             return
         }
         let log = try AuditOpening.open(
-            AuditPlace(request.options), opened, memory: ledger.auditMemory, takesOver: takesOver, log: self.log)
+            AuditPlace(request.options), opened, memory: ledger.auditMemory, takesOver: takesOver,
+            isFromCache: isFromCache.load(ordering: .relaxed), log: self.log)
         audit.withLock { $0 = log }
         if !takesOver { rememberAudit(opened) }
     }
@@ -163,7 +182,8 @@ final class ServedKeyring: Sendable {
         FrontDoor.Keeper(
             open: { [self] secret throws(Errno) in try unlock(secret) },
             close: { [self] fileSystem in
-                // First: whoever comes after this server, should it die now, is locked.
+                if let keyring = state.withLock({ $0.opened?.keyring }) { UnlockCaching.cache(of: keyring).forget() }
+                // Whoever comes after this server, should it die now, is locked.
                 shared.wipe()
                 board.isLocked = true
                 fileSystem.leave()

@@ -125,6 +125,8 @@ struct SlotWork {
         try checkSound()
         let now = Timestamp.now()
         try open.tree.rekey(to: try open.keyring.rekeyed(index, change, opener: opener, now: now), now: now)
+        // It opens nothing any more.
+        UnlockCaching.cache(of: open.keyring).forget()
     }
 
     /// Has the opener's slots sealed by the newest version of its own key. How many there were that were not.

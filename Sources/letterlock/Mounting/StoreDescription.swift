@@ -56,6 +56,16 @@ struct StoreDescription {
     ///
     /// - Parameter inheritedLock: The lock, from the process that has it.
     static func summary(of path: String, inheritedLock: Int32?) throws(Failure) -> KeyringSummary {
+        let configuration = try configuration(of: path, inheritedLock: inheritedLock)
+        do {
+            return try configuration.withUnsafeBytes { try KeyringSummary(configuration: $0) }
+        } catch {
+            throw Messages.failure(for: error)
+        }
+    }
+
+    /// The configuration in a store, likewise.
+    static func configuration(of path: String, inheritedLock: Int32? = nil) throws(Failure) -> [UInt8] {
         let store: JournaledStore
         do {
             store = try JournaledStore.open(
@@ -69,9 +79,7 @@ struct StoreDescription {
             guard let configuration = try SecretTree.configuration(of: store) else {
                 throw TreeOpeningError.notAKeyring
             }
-            return try configuration.withUnsafeBytes { bytes in
-                try KeyringSummary(configuration: bytes)
-            }
+            return configuration
         } catch {
             throw Messages.failure(for: error)
         }
