@@ -86,7 +86,11 @@ func negotiate(
     connection.pointee.time_gran = 1
 }
 
-/// Adds to an INIT reply the flags that libfuse 3.14 does not know, where the kernel offered them.
+/// The most that one READ asks for: its reply has a buffer that is there only as far as it is used, unlike a WRITE's.
+private let maxReadByteCount = 1 << 20
+
+/// Adds to an INIT reply what libfuse 3.14 does not know, where the kernel offered it: flags, and a limit of READs that
+/// is not that of WRITEs.
 func patchInitReply(_ reply: UnsafeMutableRawBufferPointer, offered: (flags: UInt32, flags2: UInt32)) {
     guard reply.count >= InitFlags.replyFlags2Offset + 4 else { return }
     func add(_ bits: UInt32, at offset: Int) {
@@ -94,6 +98,11 @@ func patchInitReply(_ reply: UnsafeMutableRawBufferPointer, offered: (flags: UIn
         reply.storeBytes(of: old | bits, toByteOffset: offset, as: UInt32.self)
     }
     add(offered.flags & InitFlags.handleKillprivV2, at: InitFlags.replyFlagsOffset)
+    if offered.flags & InitFlags.maxPages != 0 {
+        add(InitFlags.maxPages, at: InitFlags.replyFlagsOffset)
+        let pages = UInt16(maxReadByteCount / Int(sysconf(Int32(_SC_PAGESIZE))))
+        reply.storeBytes(of: pages, toByteOffset: InitFlags.replyMaxPagesOffset, as: UInt16.self)
+    }
     if offered.flags & InitFlags.extended != 0 {
         add(InitFlags.extended, at: InitFlags.replyFlagsOffset)
         add(offered.flags2 & InitFlags.directIOAllowsMapping, at: InitFlags.replyFlags2Offset)

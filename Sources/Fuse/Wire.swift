@@ -53,6 +53,7 @@ struct RequestHeader {
 enum InitFlags {
     static let extended: UInt32 = 1 << 30
     static let handleKillprivV2: UInt32 = 1 << 28
+    static let maxPages: UInt32 = 1 << 22
     /// In `flags2`: mmap(MAP_SHARED) of files opened past the page cache.
     static let directIOAllowsMapping: UInt32 = 1 << 4
 
@@ -60,6 +61,7 @@ enum InitFlags {
     static let requestFlags2Offset = RequestHeader.byteCount + 16
     /// struct fuse_init_out, without its header.
     static let replyFlagsOffset = 12
+    static let replyMaxPagesOffset = 28
     static let replyFlags2Offset = 32
 }
 

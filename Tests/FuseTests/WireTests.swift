@@ -23,6 +23,22 @@ struct WireTests {
         #expect(answered.flags2 & Self.mapping == (flags & Self.extended != 0 ? flags2 & Self.mapping : 0))
     }
 
+    @Test("the kernel may read more at once than it may write", arguments: [0, 1 << 22] as [UInt32])
+    func limits(flags: UInt32) throws {
+        let kernel = try FakeKernel(MemoryFileSystem())
+        let reply = try kernel.ask(26, FakeKernel.initBody(flags: flags, flags2: 0)).body
+        let (answered, maxWrite, maxPages) = reply.withUnsafeBytes {
+            (
+                $0.loadUnaligned(fromByteOffset: 12, as: UInt32.self),
+                $0.loadUnaligned(fromByteOffset: 20, as: UInt32.self),
+                $0.loadUnaligned(fromByteOffset: 28, as: UInt16.self)
+            )
+        }
+        #expect(answered & 1 << 22 == flags)
+        #expect(maxWrite == 256 << 10)
+        #expect(Int(maxPages) == (flags == 0 ? 0 : (1 << 20) / sysconf(Int32(_SC_PAGESIZE))))
+    }
+
     @Test("a takeover swallows the reply to INIT, asks for a resend, and serves what comes again")
     func takeover() throws {
         let fileSystem = MemoryFileSystem()
