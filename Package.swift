@@ -49,7 +49,7 @@ let package = Package(
         .target(name: "CCrypto", linkerSettings: [.linkedLibrary("dl")]),
         .target(name: "CPKCS11", linkerSettings: [.linkedLibrary("dl")]),
         .target(name: "CTSS2", cSettings: [.define("_GNU_SOURCE")], linkerSettings: [.linkedLibrary("dl")]),
-        room("KeyServices", ["Keyring", "Sodium", "CCurl", "CPKCS11", "CTSS2"]),
+        room("KeyServices", ["Threads", "Keyring", "Sodium", "CCurl", "CPKCS11", "CTSS2"]),
         room("Storage", ["Threads", "CSQLite", "CLinux"]),
         room("SecretTree", ["Threads", "Keyring", "Storage", "Sodium", "CLinux"]),
         room("Fuse", ["Threads", "CFuse", "CLinux"]),

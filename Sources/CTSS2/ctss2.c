@@ -263,24 +263,25 @@ static enum ll_tpm2_outcome perform(struct work *work) {
     return outcome;
 }
 
-enum ll_tpm2_outcome ll_tpm2_perform(struct ll_tpm2 *request) {
+static enum ll_tpm2_outcome perform_with_contexts(struct ll_tpm2 *request) {
     struct work work = {.parent = ESYS_TR_NONE, .request = request};
     TSS2_TCTI_CONTEXT *tcti = NULL;
     enum ll_tpm2_outcome outcome;
-    TSS2_RC code;
-    if (!load()) return ll_tpm2_no_library;
-    code = tss.Tss2_TctiLdr_Initialize(request->tcti, &tcti);
+    TSS2_RC code = tss.Tss2_TctiLdr_Initialize(request->tcti, &tcti);
     if (code) return failed(request, ll_tpm2_no_device, code);
     code = tss.Esys_Initialize(&work.esys, tcti, NULL);
-    if (code) {
-        tss.Tss2_TctiLdr_Finalize(&tcti);
-        return failed(request, ll_tpm2_no_device, code);
-    }
-    outcome = perform(&work);
-    /* The contexts hold what went through them, and are given back as they are: the allocator writes over it. */
-    mallopt(M_PERTURB, 0x5a);
-    tss.Esys_Finalize(&work.esys);
+    outcome = code ? failed(request, ll_tpm2_no_device, code) : perform(&work);
+    if (!code) tss.Esys_Finalize(&work.esys);
     tss.Tss2_TctiLdr_Finalize(&tcti);
+    return outcome;
+}
+
+enum ll_tpm2_outcome ll_tpm2_perform(struct ll_tpm2 *request) {
+    enum ll_tpm2_outcome outcome;
+    if (!load()) return ll_tpm2_no_library;
+    /* What goes through the contexts is given back as it is, on the way and at the end: the allocator writes over it. */
+    mallopt(M_PERTURB, 0x5a);
+    outcome = perform_with_contexts(request);
     mallopt(M_PERTURB, 0);
     return outcome;
 }

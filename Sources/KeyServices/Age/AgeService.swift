@@ -14,10 +14,7 @@ public final class AgeService: RemoteKeyService {
     /// - Parameter text: A recipient, `age1…`, or the path of a file of identities.
     /// - Throws: `.service(.misconfigured)`, and what reading a file of identities throws.
     public convenience init(_ text: String) throws(KeyringError) {
-        try self.init(text) { name in
-            guard let value = getenv(name), value.pointee != 0 else { return nil }
-            return String(cString: value)
-        }
+        try self.init(text, Environment.variable)
     }
 
     init(_ text: String, _ variable: (String) -> String?) throws(KeyringError) {

@@ -1,4 +1,3 @@
-internal import Glibc
 public import Keyring
 public import Sodium
 
@@ -13,14 +12,12 @@ public final class PKCS11Service: RemoteKeyService {
     /// - Parameter text: What stands behind `pkcs11:`.
     /// - Throws: `.service(.misconfigured)`.
     public convenience init(_ text: String) throws(KeyringError) {
-        try self.init(text) { name in
-            guard let value = getenv(name), value.pointee != 0 else { return nil }
-            return String(cString: value)
-        }
+        try self.init(text, Environment.variable)
     }
 
-    init(_ text: String, _ variable: (String) -> String?) throws(KeyringError) {
-        token = try PKCS11Token(try PKCS11URI(text), variable)
+    /// - Parameter patience: Seconds that the token may take.
+    init(_ text: String, _ variable: (String) -> String?, patience: Int = PKCS11Token.patience) throws(KeyringError) {
+        token = try PKCS11Token(try PKCS11URI(text), variable, patience: patience)
     }
 
     static let fileVariables = ["PKCS11_MODULE_PATH"]

@@ -1,8 +1,6 @@
 internal import CPKCS11
-internal import Glibc
 internal import Keyring
 internal import Sodium
-internal import Synchronization
 
 /// A token that has an AES key which cannot leave it: seals and opens with it, each time from login to logout.
 struct PKCS11Token: Sendable {
@@ -13,14 +11,18 @@ struct PKCS11Token: Sendable {
     static let nonceByteCount = 12
     static let tagByteCount = 16
     private static let pinLimit = 256
-    /// Modules have one state for a whole process.
-    private static let turn = Mutex<Void>(())
+    private static let turns = LibraryTurns()
+
+    /// Seconds: as many as an answer over the network may take.
+    static let patience = 15
+    private let patience: Int
 
     /// As messages call it.
     var service: String { "pkcs11:" + uri.name }
 
-    init(_ uri: PKCS11URI, _ variable: (String) -> String?) throws(KeyringError) {
+    init(_ uri: PKCS11URI, _ variable: (String) -> String?, patience: Int) throws(KeyringError) {
         self.uri = uri
+        self.patience = patience
         guard let module = uri.module ?? variable("PKCS11_MODULE_PATH") else {
             throw .service(
                 KeyServiceFault(
@@ -49,47 +51,19 @@ struct PKCS11Token: Sendable {
             guard case .malformedKeyFile = error else { throw error }
             throw .service(KeyServiceFault(.misconfigured, "\(pinFile) is no PIN"))
         }
-        var request = ll_pkcs11()
-        request.slot = uri.slot ?? -1
-        request.seals = seals ? 1 : 0
-        request.input = input.baseAddress?.assumingMemoryBound(to: UInt8.self)
-        request.input_count = input.count
-        request.output = output.baseAddress?.assumingMemoryBound(to: UInt8.self)
-        request.output_count = output.count
-        var words = [CChar](repeating: 0, count: 256)
-        let outcome = pin.withUnsafeBytes { pin in
-            request.pin = pin.baseAddress?.assumingMemoryBound(to: UInt8.self)
-            request.pin_count = SecretFile.lineByteCount(pin)
-            return nonce.withUnsafeBufferPointer { nonce in
-                request.nonce = nonce.baseAddress
-                request.nonce_count = nonce.count
-                return associatedData.withUnsafeBufferPointer { data in
-                    request.associated = data.baseAddress
-                    request.associated_count = data.count
-                    return perform(&request, &words)
-                }
-            }
+        let call = try PKCS11Call(
+            uri, module: module, pin: pin, seals: seals, nonce: nonce, associatedData: associatedData, input,
+            room: output.count)
+        guard Self.turns.run(milliseconds: patience * 1000, call.perform) else {
+            throw .service(
+                KeyServiceFault(
+                    .timedOut, "\(service): the token does not answer", hint: "the keyring stays as it is; try again"))
         }
-        let why = String(decoding: words.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        if let error = error(outcome, seals: seals, request.answer, why) { throw error }
-        guard request.output_count == count else {
+        if let error = error(call.outcome, seals: seals, call.answer, call.why) { throw error }
+        guard call.outputByteCount == count else {
             throw .service(KeyServiceFault(.malformedAnswer, "\(service): its answer makes no sense"))
         }
-    }
-
-    private func perform(_ request: inout ll_pkcs11, _ words: inout [CChar]) -> ll_pkcs11_outcome {
-        let copies = [module, uri.token, uri.manufacturer, uri.model, uri.serial, uri.object].map { text in
-            text.map { strdup($0) } ?? nil
-        }
-        defer { for copy in copies { free(copy) } }
-        let texts = copies.map { UnsafePointer($0) }
-        (request.module, request.token, request.manufacturer) = (texts[0], texts[1], texts[2])
-        (request.model, request.serial, request.object) = (texts[3], texts[4], texts[5])
-        return (uri.id ?? []).withUnsafeBufferPointer { id in
-            request.id = uri.id == nil ? nil : id.baseAddress
-            request.id_count = id.count
-            return Self.turn.withLock { _ in ll_pkcs11_perform(&request, &words) }
-        }
+        call.withOutput { output.copyMemory(from: $0) }
     }
 
     // MARK: Errors

@@ -1,74 +1,41 @@
 internal import CTSS2
-internal import Glibc
 internal import Keyring
 internal import Sodium
-internal import Synchronization
 
 /// A TPM, asked once for each sealing and opening.
 struct TPM2Chip: Sendable {
     let spec: TPM2Spec
+    let patience: Int
 
+    /// Seconds: as many as an answer over the network may take.
+    static let patience = 15
     private static let pinLimit = 256
     /// The libraries are loaded once for a whole process, and what they leave is wiped for all of it.
-    private static let turn = Mutex<Void>(())
+    private static let turns = LibraryTurns()
 
     func seal(_ key: SecretKey) throws(KeyringError) -> [UInt8] {
-        var blob = [UInt8](repeating: 0, count: RemoteSlot.ciphertextLimit)
-        // Its own copy: the library writes to where it reads.
-        var copy = try scratch()
-        key.withKey { key in
-            let bytes = key.bytes
-            copy.withUnsafeMutableBytes { $0.copyMemory(from: bytes) }
-        }
-        let count = try perform(seals: true, &copy, &blob, count: RemoteSlot.ciphertextLimit)
-        return Array(blob.prefix(count))
+        let room = [UInt8](repeating: 0, count: RemoteSlot.ciphertextLimit)
+        let call = try TPM2Call(spec, try authorization(), key: key, blob: room)
+        try perform(call, seals: true)
+        return Array(call.blob.prefix(call.blobByteCount))
     }
 
     /// - Throws: `.wrongSecret` for what another TPM has sealed, or nobody.
     func unseal(_ sealed: [UInt8]) throws(KeyringError) -> SecretKey {
-        var blob = sealed
-        var key = try scratch()
-        _ = try perform(seals: false, &key, &blob, count: sealed.count)
-        return try key.withUnsafeBytes { (bytes: UnsafeRawBufferPointer) throws(KeyringError) -> SecretKey in
+        let call = try TPM2Call(spec, try authorization(), key: nil, blob: sealed)
+        try perform(call, seals: false)
+        return try call.withKey { (bytes: UnsafeRawBufferPointer) throws(KeyringError) -> SecretKey in
             do { return try SecretKey(copying: bytes) } catch { throw .cannotLock }
         }
     }
 
-    private func scratch() throws(KeyringError) -> SecretBytes {
-        do { return try SecretBytes(byteCount: SecretKey.byteCount) } catch { throw .cannotLock }
-    }
-
-    /// - Returns: The blob's length.
-    private func perform(
-        seals: Bool, _ key: inout SecretBytes, _ blob: inout [UInt8], count: Int
-    ) throws(KeyringError) -> Int {
-        var request = ll_tpm2()
-        request.seals = seals ? 1 : 0
-        request.pcrs = spec.pcrs
-        request.bank = spec.bank
-        request.blob_count = count
-        let authorization = try self.authorization()
-        let tcti = spec.tcti.map { strdup($0) } ?? nil
-        defer { free(tcti) }
-        request.tcti = UnsafePointer(tcti)
-        let outcome = key.withUnsafeMutableBytes { key in
-            request.key = key.baseAddress?.assumingMemoryBound(to: UInt8.self)
-            return blob.withUnsafeMutableBufferPointer { blob in
-                request.blob = blob.baseAddress
-                return ask(authorization, &request)
-            }
+    private func perform(_ call: TPM2Call, seals: Bool) throws(KeyringError) {
+        guard Self.turns.run(milliseconds: patience * 1000, call.perform) else {
+            throw .service(
+                KeyServiceFault(
+                    .timedOut, "tpm2: it does not answer", hint: "the keyring stays as it is; try again"))
         }
-        if let error = error(outcome, seals: seals, request.answer) { throw error }
-        return request.blob_count
-    }
-
-    private func ask(_ authorization: SecretKey?, _ request: inout ll_tpm2) -> ll_tpm2_outcome {
-        guard let authorization else { return Self.turn.withLock { _ in ll_tpm2_perform(&request) } }
-        return authorization.withKey { key in
-            request.auth = key.bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
-            request.auth_count = key.bytes.count
-            return Self.turn.withLock { _ in ll_tpm2_perform(&request) }
-        }
+        if let error = error(call.outcome, seals: seals, call.answer) { throw error }
     }
 
     /// What the PIN is to the TPM: 32 bytes of hash, as many as it takes; nil without one.
@@ -109,6 +76,8 @@ struct TPM2Chip: Sendable {
                 "see /dev/tpmrm0, or name another one in TPM2TOOLS_TCTI")
         case ll_tpm2_no_parent where Self.isWrongPIN(answer):
             return fault(.denied, "its owner hierarchy has a password", "clear it, or use another key service")
+        case ll_tpm2_no_parent where Self.isOfParameter(answer) && answer & 0xBF == 0x85:
+            return fault(.keyDisabled, "its owner hierarchy is disabled", "enable it in the firmware, or restart")
         case ll_tpm2_no_pcr: return fault(.misconfigured, "it has no such PCRs in the bank sha\(spec.bank)")
         case ll_tpm2_malformed: return .damaged("a key slot is malformed")
         case ll_tpm2_other: return .wrongSecret

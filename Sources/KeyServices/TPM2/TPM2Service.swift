@@ -14,14 +14,12 @@ public final class TPM2Service: RemoteKeyService {
     /// - Parameter text: What stands behind `tpm2:`.
     /// - Throws: `.service(.misconfigured)`.
     public convenience init(_ text: String) throws(KeyringError) {
-        try self.init(text) { name in
-            guard let value = getenv(name), value.pointee != 0 else { return nil }
-            return String(cString: value)
-        }
+        try self.init(text, Environment.variable)
     }
 
-    init(_ text: String, _ variable: (String) -> String?) throws(KeyringError) {
-        chip = TPM2Chip(spec: try TPM2Spec(text, variable) { access($0, F_OK) == 0 })
+    /// - Parameter patience: Seconds that the TPM may take.
+    init(_ text: String, _ variable: (String) -> String?, patience: Int = TPM2Chip.patience) throws(KeyringError) {
+        chip = TPM2Chip(spec: try TPM2Spec(text, variable) { access($0, F_OK) == 0 }, patience: patience)
     }
 
     private var parameters: [UInt8] { Array(chip.spec.policy.utf8) }

@@ -34,6 +34,24 @@ final class SoftHSM {
             ] + more, environment: environment)
     }
 
+    /// As its administrator may: CKA_DECRYPT of its keys, in the files that they are.
+    func allowOpening(_ isAllowed: Bool) throws {
+        // The attribute's number, that it is a truth value, and the value.
+        let attribute: [UInt8] = [0, 0, 0, 0, 0, 0, 1, 5, 0, 0, 0, 0, 0, 0, 0, 1]
+        var count = 0
+        for token in try names(workspace("tokens")) {
+            for name in try names(workspace("tokens/" + token)) where name.hasSuffix(".object") {
+                let path = workspace("tokens/\(token)/\(name)")
+                var bytes = try contents(path)
+                guard let found = bytes.firstRange(of: attribute), found.upperBound < bytes.count else { continue }
+                bytes[found.upperBound] = isAllowed ? 1 : 0
+                try put(bytes, path)
+                count += 1
+            }
+        }
+        guard count > 0 else { throw HarnessError("SoftHSM's files have another format") }
+    }
+
     /// What stands behind `pkcs11:`.
     func uri(_ object: String = "prod", pin: String = "pin") -> String {
         "token=t;object=\(object)?module-path=\(Self.module)&pin-source=file:\(workspace(pin))"

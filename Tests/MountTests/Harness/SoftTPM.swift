@@ -41,6 +41,12 @@ final class SoftTPM {
     @discardableResult
     func ask(_ words: String...) throws -> Outcome { try workspace.run(words, environment: environment) }
 
+    /// As a firmware may, or somebody who has the platform's password.
+    func enableOwnerHierarchy(_ isEnabled: Bool) throws {
+        try workspace.done(
+            ["tpm2_hierarchycontrol", "-C", "p", "shEnable", isEnabled ? "set" : "clear"], environment: environment)
+    }
+
     /// Has a PCR count something that was not there before.
     func extend(_ pcr: Int) throws {
         try workspace.done(

@@ -48,8 +48,29 @@ struct ConformanceTests {
         }
         if let stranger = try place.strangersService() { #expect(reason(stranger, slot) == .denied) }
         if let absent = try place.absentService() { #expect(reason(absent, slot) == .unreachable) }
-        let port = try SilentPort()
-        if let silent = try place.silentService(port) { #expect(reason(silent, slot) == .timedOut) }
+        let port = try SilentPort(andNext: true)
+        let silent = try place.silentService(port)
+        withExtendedLifetime(port) { if let silent { #expect(reason(silent, slot) == .timedOut) } }
+    }
+
+    /// A library that hangs holds up nobody for ever, and works again as soon as it returns.
+    @Test(arguments: [House.softHSM, .softTPM]) func aLibraryThatReturnsLateIsUsedAgain(house: House) throws {
+        let work = try Workspace()
+        let place = try house.open(work)
+        let service = try place.service()
+        let key = try SecretKey.random()
+        let slot = try service.seal(key, for: context())
+        do {
+            let port = try SilentPort(andNext: true)
+            let silent = try #require(try place.silentService(port))
+            withExtendedLifetime(port) {
+                #expect(reason(silent, slot) == .timedOut)
+                // It keeps its turn, for others as well.
+                #expect(reason(service, slot) == .timedOut)
+            }
+        }
+        // The port is closed, and the call returns.
+        #expect(eventually { (try? same(service.unseal(slot, for: context()), key)) == true })
     }
 
     private func opensInItsContextAlone(_ service: any KeyService, _ slot: KeySlot) throws {

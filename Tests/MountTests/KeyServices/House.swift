@@ -94,7 +94,7 @@ struct AgeHouse: ServiceHouse {
 struct HSMHouse: ServiceHouse {
     let hsm: SoftHSM
 
-    private func service(_ uri: String) throws -> any KeyService { try PKCS11Service(uri) { _ in nil } }
+    private func service(_ uri: String) throws -> any KeyService { try PKCS11Service(uri, { _ in nil }, patience: 2) }
     func service() throws -> any KeyService { try service(hsm.uri()) }
     func otherService() throws -> any KeyService {
         try hsm.makeKey("other", "02")
@@ -105,7 +105,14 @@ struct HSMHouse: ServiceHouse {
         return try service(hsm.uri(pin: "wrong-pin"))
     }
     func absentService() throws -> (any KeyService)? { try service(hsm.uri().replacing("token=t", with: "token=u")) }
-    func disableKey() throws -> Bool { false }
+    func silentService(_ port: SilentPort) throws -> (any KeyService)? {
+        try service(hsm.uri().replacing(SoftHSM.module, with: try HangingModule.make(hsm.workspace, port)))
+    }
+    func disableKey() throws -> Bool {
+        try hsm.allowOpening(false)
+        return true
+    }
+    func enableKey() throws { try hsm.allowOpening(true) }
 }
 
 /// With a PIN, and a PCR that has to be as it was.
@@ -114,7 +121,8 @@ struct TPMHouse: ServiceHouse {
 
     private func service(_ tcti: String, pin: String = "2468") throws -> any KeyService {
         try put(pin + "\n", tpm.workspace("pin-" + pin), mode: 0o600)
-        return try TPM2Service("pcrs=16?pin-source=file:\(tpm.workspace("pin-" + pin))&tcti=\(tcti)") { _ in nil }
+        return try TPM2Service(
+            "pcrs=16?pin-source=file:\(tpm.workspace("pin-" + pin))&tcti=\(tcti)", { _ in nil }, patience: 2)
     }
     func service() throws -> any KeyService { try service(tpm.tcti) }
     /// The same policy without its PIN: what no other policy opens.
@@ -123,6 +131,14 @@ struct TPMHouse: ServiceHouse {
     func absentService() throws -> (any KeyService)? {
         try service("swtpm:host=127.0.0.1,port=\(try SilentPort.free())")
     }
+    func silentService(_ port: SilentPort) throws -> (any KeyService)? {
+        try service("swtpm:host=127.0.0.1,port=\(port.number)")
+    }
+    func disableKey() throws -> Bool {
+        try tpm.enableOwnerHierarchy(false)
+        return true
+    }
+    func enableKey() throws { try tpm.enableOwnerHierarchy(true) }
 }
 
 struct BaoHouse: ServiceHouse {

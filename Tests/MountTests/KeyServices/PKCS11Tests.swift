@@ -40,6 +40,16 @@ struct PKCS11Tests {
         expectErrno(EHOSTUNREACH) { try OpenFile(work("mnt/.letterlock/unlock"), O_WRONLY).write("1") }
     }
 
+    @Test func aModuleThatHangsEndsInAFailure() throws {
+        let port = try SilentPort()
+        let module = try HangingModule.make(work, port)
+        expect(try run("init", work.store, "--key-service", "pkcs11:" + hsm.uri()), 0)
+        let hanging = "pkcs11:" + hsm.uri().replacing(SoftHSM.module, with: module)
+        try withExtendedLifetime(port) {
+            expect(try run("verify", work.store, "--key-service", hanging), 4, "does not answer")
+        }
+    }
+
     @Test func whatGoesWrongIsToldApart() throws {
         expect(try run("init", work.store, "--key-service", "pkcs11:" + hsm.uri()), 0)
         func verify(_ uri: String) throws -> Outcome { try run("verify", work.store, "--key-service", "pkcs11:" + uri) }
