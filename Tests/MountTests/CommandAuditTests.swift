@@ -46,7 +46,7 @@ final class CommandAuditTests {
 
     private func told(_ path: String) throws -> [String] {
         try records(
-            Self.told, where: "r.get('call', '').startswith(('unlock-with', 'backup'))", path
+            Self.told, where: "r.get('call', '').startswith(('unlock-with', 'backup', 'policy'))", path
         ).map { $0.replacing(work.path, with: "") }
     }
 
@@ -64,17 +64,20 @@ final class CommandAuditTests {
             #expect(outcome.status == status, "\(words): \(outcome.complaint)")
         }
         #expect(try run(["backup", work.store, work("b")] + key).status == 0)
+        try put("default = \"deny\"\n", work("shut.toml"))
+        #expect(try run(["policy", "set", work.store, work("shut.toml")] + key).status == 0)
         try sound(log)
         let expected = [
             ("unlock-with add", "keyfile:/key2", "0 1"), ("unlock-with add", "keyfile:/key2", "5 None"),
             ("unlock-with change", "2: keyfile", "0 2"), ("unlock-with renew", "keyfile:/key", "0 2"),
             ("unlock-with remove", "keyfile:/key3", "0 3"), ("unlock-with remove", "1: keyfile", "5 None"),
-            ("backup", "/b", "0 3"),
+            ("backup", "/b", "0 3"), ("policy set", "None", "0 3"),
         ].flatMap { ["request \($0.0) \($0.1) None None", "response \($0.0) \($0.1) \($0.2)"] }
         #expect(try told(log) == expected)
         let who = try records(
             "r['uid'], r['exe'].endswith('/letterlock'), r['decision']", where: "r.get('call') == 'backup'", log)
         #expect(who == ["0 True allow", "0 True allow"])
+        #expect(try run(["policy", "set", work.store, "/dev/null"] + key).status == 0)
         // Whoever mounts it goes on with the same chain.
         try mounted.mount()
         #expect(try mounted.answer("audit/verify").hasPrefix("ok "))
@@ -82,7 +85,7 @@ final class CommandAuditTests {
         try sound(log)
         #expect(
             try records("r['reason']", where: "r['type'] == 'opened'", log)
-                == ["mount"] + (0..<6).map { _ in "unlock-with" } + ["backup", "mount"])
+                == ["mount"] + (0..<6).map { _ in "unlock-with" } + ["backup", "policy", "policy", "mount"])
     }
 
     @Test func theyGoWhereTheLastMountWasTold() throws {
@@ -99,6 +102,7 @@ final class CommandAuditTests {
             ["unlock-with", "add", work.store, key("key3")], ["unlock-with", "remove", work.store, key("key2")],
             ["unlock-with", "change", work.store, key("key2"), "--to", key("key3")],
             ["unlock-with", "renew", work.store, work.keyService], ["backup", work.store, work("b")],
+            ["policy", "set", work.store, "/dev/null"],
         ] {
             let options = words[1] == "renew" ? [] : key
             let refused = try run(words + options)

@@ -10,7 +10,7 @@ struct ExampleTests {
         return path + "/mount-examples"
     }()
 
-    @Test(arguments: ["demo", "fstab", "systemd", "nginx", "postgresql", "rotation"])
+    @Test(arguments: ["demo", "fstab", "systemd", "nginx", "postgresql", "rotation", "backup"])
     func anExampleEndsWell(name: String) throws {
         let work = try Workspace()
         let outcome = try work.run(
@@ -20,7 +20,7 @@ struct ExampleTests {
 
     @Test func noExampleIsForgotten() throws {
         let all = try names(Self.examples).filter { exists("\(Self.examples)/\($0)/run.sh") }
-        #expect(all == ["demo", "fstab", "nginx", "postgresql", "rotation", "systemd"])
+        #expect(all == ["backup", "demo", "fstab", "nginx", "postgresql", "rotation", "systemd"])
     }
 
     @Test func itIsInstalledWhereOneSays() throws {

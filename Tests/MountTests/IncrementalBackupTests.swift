@@ -93,6 +93,13 @@ struct IncrementalBackupTests {
         let verified = try backup("unmounted", on: "after-mount", key)
         #expect(verified.text.contains("verified") && verified.text.contains("changed"), "\(verified.complaint)")
         #expect(try restored(chain + ["after-kill", "after-mount", "unmounted"], "restored-all") == now)
+        // What was added since opens the last one, and with it all.
+        try put(pattern(32, seed: 3), work("key2"), mode: 0o600)
+        let key2 = ["--key-service", "keyfile:" + work("key2")]
+        #expect(try run(["unlock-with", "add", work.store, key2[1]] + key).status == 0)
+        try made("added", on: "full", key)
+        #expect(try run(["restore", work("full"), work("added"), work("restored-added")] + key2).status == 0)
+        #expect(try run(["verify", work("restored-added")] + key2).status == 0)
         let dry = try run(["restore", "--dry-run"] + (chain + ["after-kill"]).map { work($0) } + key)
         #expect(dry.status == 0 && dry.text.contains("all of it verified"), "\(dry.complaint)")
         let free = try run(["restore", "--dry-run", work("full"), work("part-1"), work("free")] + key)

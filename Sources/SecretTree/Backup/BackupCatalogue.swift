@@ -28,22 +28,27 @@ public struct BackupCatalogues: Sendable {
 
     func path(_ id: BackupID) -> String { "\(directory)/\(history).\(id.description.prefix(32))\(Self.suffix)" }
 
-    /// Drops the oldest.
+    /// Drops the oldest, and what somebody who died over it has left.
     func prune() {
         guard let stream = opendir(directory) else { return }
         defer { closedir(stream) }
         var found: [(time: timespec, path: String)] = []
+        let yesterday = time(nil) - 86_400
         while let entry = readdir(stream) {
             let name = withUnsafeBytes(of: entry.pointee.d_name) { name in
                 String(decoding: name.prefix { $0 != 0 }, as: UTF8.self)
             }
             var status = stat()
             let path = "\(directory)/\(name)"
+            guard name.hasPrefix(history + "."), lstat(path, &status) == 0 else { continue }
             // The id has no dot: a lineage has its own.
-            guard name.hasPrefix(history + "."), name.hasSuffix(Self.suffix),
-                !name.dropFirst(history.count + 1).dropLast(Self.suffix.count).contains("."), lstat(path, &status) == 0
-            else { continue }
-            found.append((status.st_mtim, path))
+            let parts = name.dropFirst(history.count + 1).split(separator: ".", omittingEmptySubsequences: false)
+            guard parts.count >= 2, parts[1] == Self.suffix.dropFirst() else { continue }
+            if parts.count == 2 {
+                found.append((status.st_mtim, path))
+            } else if status.st_mtim.tv_sec < yesterday {
+                unlink(path)
+            }
         }
         found.sort { ($0.time.tv_sec, $0.time.tv_nsec) > ($1.time.tv_sec, $1.time.tv_nsec) }
         for old in found.dropFirst(Self.limit) { unlink(old.path) }

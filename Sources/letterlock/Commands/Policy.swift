@@ -88,19 +88,22 @@ struct PolicySet: ParsableCommand {
         try LongDocument.write(file.text, to: "policy", control)
     }
 
-    private func set(_ file: PolicyFile, store: String, _ source: KeySource) throws(Failure) {
+    private func set(_ file: PolicyFile, store: String, _ source: KeySource) throws {
         let opened = try StoreOpening.open(
             store, key: .source(source), readOnly: false, purpose: "policy set", acceptsRollback: false)
         for warning in opened.warnings { Output.warn(warning) }
         let keeper = EpochKeeper(opened, log: ServerLog(isDetached: false))
-        do throws(TreeError) {
-            let text = file.text.isEmpty ? "default = \"modes\"" : file.text
-            _ = try opened.tree.replace(.policy, with: Array(text.utf8), now: .now())
+        do {
+            try CommandAudit(opened, command: "policy").recording("set", nil) {
+                let text = file.text.isEmpty ? "default = \"modes\"" : file.text
+                _ = try opened.tree.replace(.policy, with: Array(text.utf8), now: .now())
+                try keeper.close()
+                return nil
+            }
         } catch {
             try? keeper.close()
             throw Messages.failure(for: error)
         }
-        try keeper.close()
     }
 }
 

@@ -48,7 +48,7 @@ struct CommandAudit {
     /// Does something between its two records: not without the first one. The log is closed afterwards.
     ///
     /// - Parameter body: Gives the KEK version that is primary then.
-    func recording(_ action: String?, _ subject: AuditEntry.Subject, _ body: () throws -> UInt32?) throws {
+    func recording(_ action: String?, _ subject: AuditEntry.Subject?, _ body: () throws -> UInt32?) throws {
         guard let log else {
             _ = try body()
             return
