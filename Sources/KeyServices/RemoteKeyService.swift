@@ -15,9 +15,9 @@ public enum RemoteKeyServices {
         switch kind {
         case .vault: try VaultService(text)
         case .awskms: try KMSService(text)
-        case .age: try AgeService(text)
-        case .pkcs11: try PKCS11Service(text)
-        case .tpm2: try TPM2Service(text)
+        case .age: try AgeService(text, Environment.variable)
+        case .pkcs11: try PKCS11Service(text, Environment.variable)
+        case .tpm2: try TPM2Service(text, Environment.variable)
         case .passphrase, .keyfile, .recovery:
             throw .serviceUnavailable("key service '\(kind.name)' is not supported by this version")
         }

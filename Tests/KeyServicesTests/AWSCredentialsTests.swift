@@ -40,14 +40,7 @@ final class Profiles {
 
     private func find(_ variables: [String: String]) throws -> String {
         let variables = ["HOME": profiles.home, "AWS_EC2_METADATA_DISABLED": "true"].merging(variables) { $1 }
-        let settings = AWSSettings(
-            { variables[$0] },
-            { name throws(KeyringError) in
-                let bytes = Array((variables[name] ?? "").utf8)
-                return try bytes.withUnsafeBytes { bytes in Result { () throws(KeyringError) in try SecretToken(bytes) }
-                }
-                .get()
-            })
+        let settings = AWSSettings(variables: variables)
         let found = try AWSCredentials.find(settings, region: "eu-central-1", "awskms:x")
         func text(_ token: SecretToken?) -> String {
             token.map { $0.withBytes { String(decoding: $0, as: UTF8.self) } } ?? "-"

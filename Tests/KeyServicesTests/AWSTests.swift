@@ -12,14 +12,7 @@ import Testing
     private static let arn = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
     private func settings(_ variables: [String: String]) -> AWSSettings {
-        var settings = AWSSettings(
-            { variables[$0] },
-            { name throws(KeyringError) in
-                let bytes = Array((variables[name] ?? "").utf8)
-                return try bytes.withUnsafeBytes { bytes in Result { () throws(KeyringError) in try SecretToken(bytes) }
-                }
-                .get()
-            })
+        var settings = AWSSettings(variables: variables)
         settings.patienceSeconds = 2
         return settings
     }
@@ -175,19 +168,8 @@ import Testing
     {
         let server = try FakeServer(text)
         defer { server.stop() }
-        let service = try service(server, ["AWS_MAX_ATTEMPTS": "1"])
-        let key = try SecretKey.random()
-        do throws(KeyringError) {
-            _ = try service.seal(key, for: context)
-            Issue.record("it is taken", sourceLocation: place)
-        } catch {
-            guard case .service(let fault) = error else {
-                Issue.record("\(error)", sourceLocation: place)
-                return
-            }
-            #expect(fault.reason == reason, "\(fault)", sourceLocation: place)
-            #expect(!"\(fault)".contains("top/secret"), sourceLocation: place)
-        }
+        try expectFault(
+            reason, of: try service(server, ["AWS_MAX_ATTEMPTS": "1"]), for: context, hiding: "top/secret", at: place)
     }
 
     // MARK: Where things are

@@ -143,20 +143,7 @@ import Testing
     private func expect(
         _ reason: KeyServiceFault.Reason, of server: FakeServer, at place: SourceLocation = #_sourceLocation
     ) throws {
-        let service = try service(server)
-        let key = try SecretKey.random()
-        do throws(KeyringError) {
-            _ = try service.seal(key, for: context)
-            Issue.record("it is taken", sourceLocation: place)
-        } catch {
-            guard case .service(let fault) = error else {
-                Issue.record("\(error)", sourceLocation: place)
-                return
-            }
-            #expect(fault.reason == reason, "\(fault)", sourceLocation: place)
-            #expect(
-                !fault.message.contains("s.token") && fault.hint?.contains("s.token") != true, sourceLocation: place)
-        }
+        try expectFault(reason, of: try service(server), for: context, hiding: "s.token", at: place)
     }
 }
 

@@ -16,10 +16,7 @@ public struct AWSSettings: Sendable {
     /// What the environment says. Where it names files they are read when the service is used.
     public static func ofEnvironment() -> AWSSettings {
         AWSSettings(
-            { name in
-                guard let value = getenv(name), value.pointee != 0 else { return nil }
-                return String(cString: value)
-            },
+            Environment.variable,
             { name throws(KeyringError) in
                 guard let value = getenv(name), value.pointee != 0 else { return nil }
                 return try SecretToken(UnsafeRawBufferPointer(start: value, count: strlen(value)))

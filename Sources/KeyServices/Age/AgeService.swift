@@ -1,22 +1,18 @@
 internal import Glibc
-public import Keyring
-public import Sodium
+internal import Keyring
+internal import Sodium
 
 /// An X25519 key of age's: whoever has the recipient can seal, and only its identity opens, which may lie in a safe.
 ///
 /// A slot is `length 2 | age file 232 | slot's key 72`, its parameter the recipient: the file, which the program `age` opens as well,
 /// holds 32 random bytes, and under those the slot's key is sealed and bound.
-public final class AgeService: RemoteKeyService {
-    public let kind = KeySlotKind.age
+final class AgeService: RemoteKeyService {
+    let kind = KeySlotKind.age
     private let recipients: [AgeRecipient]
     private let identities: [AgeIdentity]
 
     /// - Parameter text: A recipient, `age1…`, or the path of a file of identities.
     /// - Throws: `.service(.misconfigured)`, and what reading a file of identities throws.
-    public convenience init(_ text: String) throws(KeyringError) {
-        try self.init(text, Environment.variable)
-    }
-
     init(_ text: String, _ variable: (String) -> String?) throws(KeyringError) {
         guard text.hasPrefix("age1") else {
             guard text.contains("/") else {
@@ -47,15 +43,15 @@ public final class AgeService: RemoteKeyService {
     static let fileVariables = ["AGE_IDENTITY_FILE"]
 
     /// A safe may hold the one identity that opens every keyring, should all else be lost.
-    public func keyName() -> String? { nil }
+    func keyName() -> String? { nil }
 
-    public var canUnseal: Bool { !identities.isEmpty }
+    var canUnseal: Bool { !identities.isEmpty }
 
-    public func opens(_ slot: KeySlot) -> Bool {
+    func opens(_ slot: KeySlot) -> Bool {
         slot.kind == kind && recipients.contains { Array($0.text.utf8) == slot.parameters }
     }
 
-    public func seal(_ key: SecretKey, for context: SlotContext) throws(KeyringError) -> KeySlot {
+    func seal(_ key: SecretKey, for context: SlotContext) throws(KeyringError) -> KeySlot {
         let wrapping: SecretKey
         do { wrapping = try SecretKey.random() } catch { throw .cannotLock }
         let file = try wrapping.withKey { wrapping throws(KeyringError) in
@@ -67,7 +63,7 @@ public final class AgeService: RemoteKeyService {
             sealedKey: RemoteSlot(file, LocalSlot.sealed(key, kind, parameters, context, wrapping)).bytes)
     }
 
-    public func unseal(_ slot: KeySlot, for context: SlotContext) throws(KeyringError) -> SecretKey {
+    func unseal(_ slot: KeySlot, for context: SlotContext) throws(KeyringError) -> SecretKey {
         let parts = try RemoteSlot(slot)
         guard canUnseal else {
             throw .service(

@@ -1,21 +1,18 @@
-public import Keyring
-public import Sodium
+internal import Keyring
+internal import Sodium
 
 /// A key in a token (a smart card, an HSM) that never leaves it seals what seals a slot's key.
 ///
 /// The token binds the context as associated data. A slot is `length 2 | nonce 12 | ciphertext 32 | tag 16 | slot's key 72`, its parameter
 /// what names token and key in the URI.
-public final class PKCS11Service: RemoteKeyService {
-    public let kind = KeySlotKind.pkcs11
+final class PKCS11Service: RemoteKeyService {
+    let kind = KeySlotKind.pkcs11
     private let token: PKCS11Token
 
-    /// - Parameter text: What stands behind `pkcs11:`.
+    /// - Parameters:
+    ///   - text: What stands behind `pkcs11:`.
+    ///   - patience: Seconds that the token may take.
     /// - Throws: `.service(.misconfigured)`.
-    public convenience init(_ text: String) throws(KeyringError) {
-        try self.init(text, Environment.variable)
-    }
-
-    /// - Parameter patience: Seconds that the token may take.
     init(_ text: String, _ variable: (String) -> String?, patience: Int = PKCS11Token.patience) throws(KeyringError) {
         token = try PKCS11Token(try PKCS11URI(text), variable, patience: patience)
     }
@@ -24,11 +21,11 @@ public final class PKCS11Service: RemoteKeyService {
 
     private var parameters: [UInt8] { Array(token.uri.name.utf8) }
 
-    public func keyName() -> String? { token.service }
+    func keyName() -> String? { token.service }
 
-    public func opens(_ slot: KeySlot) -> Bool { slot.kind == kind && slot.parameters == parameters }
+    func opens(_ slot: KeySlot) -> Bool { slot.kind == kind && slot.parameters == parameters }
 
-    public func seal(_ key: SecretKey, for context: SlotContext) throws(KeyringError) -> KeySlot {
+    func seal(_ key: SecretKey, for context: SlotContext) throws(KeyringError) -> KeySlot {
         let wrapping: SecretKey
         do { wrapping = try SecretKey.random() } catch { throw .cannotLock }
         var nonce = [UInt8](repeating: 0, count: PKCS11Token.nonceByteCount)
@@ -49,7 +46,7 @@ public final class PKCS11Service: RemoteKeyService {
             sealedKey: RemoteSlot(nonce + sealed, LocalSlot.sealed(key, kind, parameters, context, wrapping)).bytes)
     }
 
-    public func unseal(_ slot: KeySlot, for context: SlotContext) throws(KeyringError) -> SecretKey {
+    func unseal(_ slot: KeySlot, for context: SlotContext) throws(KeyringError) -> SecretKey {
         let parts = try RemoteSlot(slot)
         let nonce = Array(parts.ciphertext.prefix(PKCS11Token.nonceByteCount))
         let sealed = Array(parts.ciphertext.dropFirst(PKCS11Token.nonceByteCount))

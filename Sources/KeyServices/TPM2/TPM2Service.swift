@@ -1,23 +1,20 @@
 internal import Glibc
-public import Keyring
-public import Sodium
+internal import Keyring
+internal import Sodium
 
 /// A TPM 2.0 seals what seals a slot's key: it opens on this machine alone, while the chosen PCRs are as they were, and with the PIN
 /// if there is one.
 ///
 /// The TPM keeps nothing. A slot is `length 2 | TPM2B_PUBLIC | TPM2B_PRIVATE | TPM2B_NAME of the storage key | slot's key 72`, its
 /// parameter the policy's spelling; the context is bound by the sealing of the slot's key.
-public final class TPM2Service: RemoteKeyService {
-    public let kind = KeySlotKind.tpm2
+final class TPM2Service: RemoteKeyService {
+    let kind = KeySlotKind.tpm2
     private let chip: TPM2Chip
 
-    /// - Parameter text: What stands behind `tpm2:`.
+    /// - Parameters:
+    ///   - text: What stands behind `tpm2:`.
+    ///   - patience: Seconds that the TPM may take.
     /// - Throws: `.service(.misconfigured)`.
-    public convenience init(_ text: String) throws(KeyringError) {
-        try self.init(text, Environment.variable)
-    }
-
-    /// - Parameter patience: Seconds that the TPM may take.
     init(_ text: String, _ variable: (String) -> String?, patience: Int = TPM2Chip.patience) throws(KeyringError) {
         chip = TPM2Chip(spec: try TPM2Spec(text, variable) { access($0, F_OK) == 0 }, patience: patience)
     }
@@ -25,11 +22,11 @@ public final class TPM2Service: RemoteKeyService {
     private var parameters: [UInt8] { Array(chip.spec.policy.utf8) }
 
     /// A machine's TPM is there for all that run on it.
-    public func keyName() -> String? { nil }
+    func keyName() -> String? { nil }
 
-    public func opens(_ slot: KeySlot) -> Bool { slot.kind == kind && slot.parameters == parameters }
+    func opens(_ slot: KeySlot) -> Bool { slot.kind == kind && slot.parameters == parameters }
 
-    public func seal(_ key: SecretKey, for context: SlotContext) throws(KeyringError) -> KeySlot {
+    func seal(_ key: SecretKey, for context: SlotContext) throws(KeyringError) -> KeySlot {
         let wrapping: SecretKey
         do { wrapping = try SecretKey.random() } catch { throw .cannotLock }
         let blob = try chip.seal(wrapping)
@@ -38,7 +35,7 @@ public final class TPM2Service: RemoteKeyService {
             sealedKey: RemoteSlot(blob, LocalSlot.sealed(key, kind, parameters, context, wrapping)).bytes)
     }
 
-    public func unseal(_ slot: KeySlot, for context: SlotContext) throws(KeyringError) -> SecretKey {
+    func unseal(_ slot: KeySlot, for context: SlotContext) throws(KeyringError) -> SecretKey {
         let parts = try RemoteSlot(slot)
         let wrapping = try chip.unseal(parts.ciphertext)
         return try LocalSlot.open(parts.local[...], kind, slot.parameters, context, wrapping)

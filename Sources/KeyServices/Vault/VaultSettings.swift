@@ -23,10 +23,7 @@ public struct VaultSettings: Sendable {
 
     /// What the environment says. Where it names files they are read when the service is used.
     public static func ofEnvironment() -> VaultSettings {
-        VaultSettings { name in
-            guard let value = getenv(name), value.pointee != 0 else { return nil }
-            return String(cString: value)
-        }
+        VaultSettings(Environment.variable)
     }
 
     init(_ variable: (String) -> String?) {

@@ -116,14 +116,17 @@ extension KubernetesSecrets {
         throws(Failure)
     {
         var places: [[String]] = []
-        for entry in entries where !places.contains(Array(entry.path.dropLast())) {
-            places.append(Array(entry.path.dropLast()))
+        var found: [[String]: [ExchangeEntry]] = [:]
+        for entry in entries {
+            let place = Array(entry.path.dropLast())
+            if found[place] == nil { places.append(place) }
+            found[place, default: []].append(entry)
         }
         if asJSON { text.append(#"{"apiVersion": "v1", "kind": "List", "items": ["#) }
         for (index, place) in places.enumerated() {
             let path = place.isEmpty ? [directory] : place
             try check(path)
-            let keys = entries.filter { Array($0.path.dropLast()) == place }
+            let keys = found[place] ?? []
             guard keys.reduce(0, { $0 + $1.value.byteCount }) <= byteLimit else {
                 throw Failure("\(path.joined(separator: "/")) has more than a Secret may hold, which is 1 MiB")
             }

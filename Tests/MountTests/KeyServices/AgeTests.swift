@@ -33,6 +33,8 @@ struct AgeTests {
         let file = try plaintext.withUnsafeBytes { try AgeFile.seal($0, for: try #require(AgeRecipient(recipient))) }
         try put(file, work("sealed"))
         #expect(try work.done(["age", "--decrypt", "-i", work("identity"), work("sealed")]).bytes == plaintext)
+        try put(AgeArmour.add(to: file), work("armoured"))
+        #expect(try work.done(["age", "--decrypt", "-i", work("identity"), work("armoured")]).bytes == plaintext)
     }
 
     @Test(arguments: [0, 1, 32, 65_536])
@@ -42,8 +44,9 @@ struct AgeTests {
         try work.done(["age-keygen", "-o", work("other")])
         let other = try work.done(["age-keygen", "-y", work("other")]).line
         try work.done(["age", "-r", other, "-r", recipient, "-o", work("sealed"), work("plain")])
+        try work.done(["age", "-a", "-r", other, "-r", recipient, "-o", work("armoured"), work("plain")])
         let file = try contents(work("sealed"))
-        for name in ["identity", "other"] {
+        for (name, file) in [("identity", file), ("other", file), ("other", try contents(work("armoured")))] {
             let opened = try file.withUnsafeBytes { file in
                 try AgeFile.open(file, with: try AgeIdentityFile.read(work(name))).withUnsafeBytes { [UInt8]($0) }
             }

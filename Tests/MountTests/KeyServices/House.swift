@@ -85,7 +85,7 @@ struct AgeHouse: ServiceHouse {
 
     private func service(_ name: String) throws -> any KeyService {
         if !exists(work(name)) { try work.done(["age-keygen", "-o", work(name)]) }
-        return try AgeService(work(name))
+        return try AgeService(work(name)) { _ in nil }
     }
     func service() throws -> any KeyService { try service("identity") }
     func otherService() throws -> any KeyService { try service("other-identity") }
