@@ -24,26 +24,8 @@ extension SecretTree {
     public func rekey(to successor: UnlockedKeyring, now: Timestamp) throws(TreeError) {
         guard !isReadOnly else { throw .readOnly }
         try soundness.wait()
-        try lock.writing { () throws(TreeError) in
-            guard state.suspects.isEmpty else { throw .tampered(.root) }
-            let record = RecordKey(.treeKey)
-            guard let old = try read(record, { $0.map { [UInt8]($0) } }) else {
-                throw tampered(record, .root, "is missing")
-            }
-            let next: TreeSeals
-            let treeKey: [UInt8]
-            do throws(KeyringError) {
-                treeKey = try withScratchKey { (key: UnsafeMutableRawBufferPointer) throws(KeyringError) -> [UInt8] in
-                    try Self.unwrapTreeKey(old, keyring, into: key)
-                    return try Self.wrapTreeKey(key.readOnly, successor, now: now)
-                }
-                next = try TreeSeals(treeKey, successor)
-            } catch { throw .key(error) }
-            try commit(
-                [
-                    RecordKey(.configuration): successor.configurationBytes,
-                    RecordKey(.lifecycle): successor.lifecycleBytes(), record: treeKey,
-                ], under: next)
+        try changing.locked { () throws(TreeError) in
+            try lock.writing { () throws(TreeError) in try putUnder(successor, now) }
         }
         do throws(StorageError) {
             // The localizer follows with the fold. What the old root key opens is to be found nowhere in the store's files.
@@ -51,6 +33,29 @@ extension SecretTree {
             try store.eraseRemains()
             try store.sync()
         } catch { throw TreeError(error) }
+    }
+
+    /// With the tree's lock held for writing.
+    private func putUnder(_ successor: UnlockedKeyring, _ now: Timestamp) throws(TreeError) {
+        guard state.suspects.isEmpty else { throw .tampered(.root) }
+        let record = RecordKey(.treeKey)
+        guard let old = try read(record, { $0.map { [UInt8]($0) } }) else {
+            throw tampered(record, .root, "is missing")
+        }
+        let next: TreeSeals
+        let treeKey: [UInt8]
+        do throws(KeyringError) {
+            treeKey = try withScratchKey { (key: UnsafeMutableRawBufferPointer) throws(KeyringError) -> [UInt8] in
+                try Self.unwrapTreeKey(old, keyring, into: key)
+                return try Self.wrapTreeKey(key.readOnly, successor, now: now)
+            }
+            next = try TreeSeals(treeKey, successor)
+        } catch { throw .key(error) }
+        try commit(
+            [
+                RecordKey(.configuration): successor.configurationBytes,
+                RecordKey(.lifecycle): successor.lifecycleBytes(), record: treeKey,
+            ], under: next)
     }
 
     /// With the tree's lock held for writing.

@@ -10,7 +10,9 @@ internal import Threads
 /// and commit it as one transaction together with the new root. What returned is safe from the death of the
 /// process; `sync` makes it safe from the loss of power.
 ///
-/// Lock order: `lock`, then the store's own, then the small mutexes of `cache`, `holds` and `problemList`.
+/// Lock order: `changing`, then `lock`, then the store's own, then the small mutexes of `cache`, `holds` and `problemList`. A
+/// change that is made beside readers takes `lock` within the store's commit; nobody else holds one of these two and waits
+/// for the other then, as readers have no need of what a commit holds.
 public final class SecretTree: Sendable {
     /// The unlocked keys that open this tree.
     public let keyring: UnlockedKeyring
@@ -20,6 +22,8 @@ public final class SecretTree: Sendable {
     let store: any RecordStore
     /// Guards `state`; never held over a reply to the kernel.
     let lock = ReadWriteLock()
+    /// Held by the one who changes records.
+    let changing = Monitor()
     let seals: TreeSeals
     let state: TreeState
     let soundness = Soundness()
@@ -148,8 +152,8 @@ struct TreeSeals: Sendable {
 
 /// What changes with transactions. Guarded by the tree's lock.
 final class TreeState: @unchecked Sendable {
-    // Written under the tree's write lock alone, read under either; `localizer` and its seal are written inside the
-    // store's commit besides, so that a fold finds them in step with the records.
+    // Written under the tree's write lock alone, read under either; but `localizer` and its seal are written inside the
+    // store's commit, and read by a fold alone, which finds them in step with the records.
     var root: Root
     var localizer: Localizer
     /// What the localizer is sealed with if no longer with the seal that the tree was opened with.

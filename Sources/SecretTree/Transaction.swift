@@ -139,11 +139,22 @@ extension SecretTree {
     /// Runs one change as a transaction, and gives back the space of what it dropped. On a full disk the space of
     /// what was dropped before is made durable, and so free, first.
     func change<R>(now: Timestamp, _ body: (inout Transaction) throws(TreeError) -> R) throws(TreeError) -> R {
+        try givingSpaceBack(now) { () throws(TreeError) in try perform(now: now, body) }
+    }
+
+    /// Likewise, by `performBesideReaders`.
+    func changeBesideReaders<R>(now: Timestamp, _ body: (inout Transaction) throws(TreeError) -> R) throws(TreeError)
+        -> R
+    {
+        try givingSpaceBack(now) { () throws(TreeError) in try performBesideReaders(now: now, body) }
+    }
+
+    private func givingSpaceBack<R>(_ now: Timestamp, _ body: () throws(TreeError) -> R) throws(TreeError) -> R {
         let result: R
-        do { result = try perform(now: now, body) } catch .full {
+        do { result = try body() } catch .full {
             collectGarbage(now: now)
             try sync()
-            result = try perform(now: now, body)
+            result = try body()
         }
         collectGarbage(now: now)
         return result
@@ -153,70 +164,108 @@ extension SecretTree {
     func perform<R>(now: Timestamp, _ body: (inout Transaction) throws(TreeError) -> R) throws(TreeError) -> R {
         guard !isReadOnly else { throw .readOnly }
         try soundness.wait()
-        return try lock.writing { () throws(TreeError) -> R in
-            var transaction = Transaction(tree: self, now: now)
+        return try changing.locked { () throws(TreeError) -> R in
+            try lock.writing { () throws(TreeError) -> R in
+                var transaction = Transaction(tree: self, now: now)
+                do throws(TreeError) {
+                    let result = try body(&transaction)
+                    if let commit = try prepare(&transaction) {
+                        try write(commit, of: transaction, besideReaders: false)
+                    }
+                    return result
+                } catch {
+                    giveBack(transaction)
+                    throw error
+                }
+            }
+        }
+    }
+
+    /// Likewise, beside those who read: they wait only while it takes effect. Others who change something wait as ever.
+    ///
+    /// - Parameter body: Changes nothing but the transaction.
+    func performBesideReaders<R>(
+        now: Timestamp, _ body: (inout Transaction) throws(TreeError) -> R
+    ) throws(TreeError) -> R {
+        guard !isReadOnly else { throw .readOnly }
+        try soundness.wait()
+        return try changing.locked { () throws(TreeError) -> R in
+            var transaction: Transaction?
             do throws(TreeError) {
-                let result = try body(&transaction)
-                try commit(&transaction)
+                let (result, commit) = try lock.reading { () throws(TreeError) -> (R, PreparedCommit?) in
+                    var new = Transaction(tree: self, now: now)
+                    defer { transaction = new }
+                    let result = try body(&new)
+                    return (result, try prepare(&new))
+                }
+                if let commit, let transaction { try write(commit, of: transaction, besideReaders: true) }
                 return result
             } catch {
-                if !transaction.allocatedBlocks.isEmpty { store.releaseBlocks(transaction.allocatedBlocks) }
+                if let transaction { giveBack(transaction) }
                 throw error
             }
         }
     }
 
-    private func commit(_ transaction: inout Transaction) throws(TreeError) {
+    /// What a transaction that has failed had kept for itself.
+    private func giveBack(_ transaction: Transaction) {
+        if !transaction.allocatedBlocks.isEmpty { store.releaseBlocks(transaction.allocatedBlocks) }
+    }
+
+    /// Puts together what is to be written; nil if that is nothing.
+    private func prepare(_ transaction: inout Transaction) throws(TreeError) -> PreparedCommit? {
         transaction.sealNodes()
-        guard !transaction.staged.isEmpty || transaction.rehearsed != nil else { return }
-        var root = transaction.root
-        root.epoch += 1
-        var batch = RecordBatch()
-        batch.freesSpace = transaction.freesSpace
-        var elements: [(record: RecordKey, old: HashSum?, new: HashSum?)] = []
+        guard !transaction.staged.isEmpty || transaction.rehearsed != nil else { return nil }
+        var commit = PreparedCommit(root: transaction.root)
+        commit.root.epoch += 1
+        commit.batch.freesSpace = transaction.freesSpace
         let rehearsed = transaction.rehearsed?.changes ?? []
-        elements.reserveCapacity(transaction.staged.count + rehearsed.count)
-        func count(_ record: RecordKey, _ value: [UInt8]?, _ old: HashSum?, _ new: HashSum?) {
-            if let value { batch.put(record, value) } else { batch.delete(record) }
-            if let old {
-                root.sum -= old
-                root.recordCount -= 1
-            }
-            if let new {
-                root.sum += new
-                root.recordCount += 1
-            }
-            elements.append((record, old, new))
-        }
-        for change in rehearsed { count(change.record, change.value, change.old, change.new) }
+        commit.elements.reserveCapacity(transaction.staged.count + rehearsed.count)
+        for change in rehearsed { commit.count(change.record, change.value, change.old, change.new) }
         for (record, value) in transaction.staged {
             let old = try countedElement(of: record)
             let new = value.map { value in value.withUnsafeBytes { seals.freshness.element(record, value: $0) } }
-            count(record, value, old, new)
+            commit.count(record, value, old, new)
         }
+        let root = commit.root
         let rootKey = RecordKey(.root)
-        batch.put(rootKey, seals.root.sealed(rootKey, byteCount: Root.byteCount) { root.put(into: $0) })
+        commit.batch.put(rootKey, seals.root.sealed(rootKey, byteCount: Root.byteCount) { root.put(into: $0) })
+        return commit
+    }
+
+    /// - Parameter besideReaders: The tree's lock is not held, and taken for as long as it takes effect.
+    private func write(
+        _ commit: PreparedCommit, of transaction: Transaction, besideReaders: Bool
+    ) throws(TreeError) {
         let witness = transaction.isAside ? nil : witness.withLock { $0 }
-        witness?.willCommit(epoch: root.epoch)
+        witness?.willCommit(epoch: commit.root.epoch)
         Failpoint.reach()
         do {
-            try store.commit(batch) {
-                for (record, old, new) in elements {
-                    if let old { self.state.localizer.drop(record, old) }
-                    if let new { self.state.localizer.add(record, new) }
+            try store.commit(commit.batch) { takeEffect in
+                // Nobody but a fold reads it, which cannot begin meanwhile.
+                for (record, old, new) in commit.elements {
+                    if let old { state.localizer.drop(record, old) }
+                    if let new { state.localizer.add(record, new) }
+                }
+                guard besideReaders else {
+                    takeEffect()
+                    return finish(transaction, commit)
+                }
+                lock.writing {
+                    takeEffect()
+                    finish(transaction, commit)
                 }
             }
         } catch {
-            witness?.didNotCommit(epoch: root.epoch)
+            witness?.didNotCommit(epoch: commit.root.epoch)
             throw TreeError(error)
         }
         Failpoint.reach()
-        finish(transaction, root)
     }
 
     /// Takes over in memory what is committed.
-    private func finish(_ transaction: Transaction, _ root: Root) {
-        state.root = root
+    private func finish(_ transaction: Transaction, _ commit: PreparedCommit) {
+        state.root = commit.root
         if let prepared = transaction.prepared { keyring.commit(prepared) }
         for (kind, job) in transaction.jobs { state.jobs[kind] = job }
         for (kind, failures) in transaction.jobFailures { state.jobFailures[kind] = failures }
@@ -251,5 +300,27 @@ extension SecretTree {
     private func countedElement(of record: RecordKey) throws(TreeError) -> HashSum? {
         if !state.suspects.isEmpty, let expected = state.suspects[record] { return expected }
         return try read(record) { value in value.map { seals.freshness.element(record, value: $0) } }
+    }
+}
+
+/// All that one transaction writes.
+private struct PreparedCommit {
+    var root: Root
+    var batch = RecordBatch()
+    var elements: [(record: RecordKey, old: HashSum?, new: HashSum?)] = []
+
+    init(root: Root) { self.root = root }
+
+    mutating func count(_ record: RecordKey, _ value: [UInt8]?, _ old: HashSum?, _ new: HashSum?) {
+        if let value { batch.put(record, value) } else { batch.delete(record) }
+        if let old {
+            root.sum -= old
+            root.recordCount -= 1
+        }
+        if let new {
+            root.sum += new
+            root.recordCount += 1
+        }
+        elements.append((record, old, new))
     }
 }

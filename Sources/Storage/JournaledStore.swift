@@ -101,19 +101,19 @@ public final class JournaledStore: RecordStore, @unchecked Sendable {
 
     // MARK: Changing
 
-    public func commit(_ batch: RecordBatch, then: () -> Void) throws(StorageError) {
+    public func commit(_ batch: RecordBatch, publish: (() -> Void) -> Void) throws(StorageError) {
         guard !isReadOnly else { throw .readOnly }
         try boundJournal(for: batch)
-        if case .done = try attempt(batch, then) { return }
+        if case .done = try attempt(batch, publish) { return }
         // The disk is full. Blocks released lately may give room, and what frees space may use the reserve.
-        if try reclaim(), case .done = try attempt(batch, then) { return }
-        if batch.freesSpace, reserve.giveUp(), case .done = try attempt(batch, then) { return }
+        if try reclaim(), case .done = try attempt(batch, publish) { return }
+        if batch.freesSpace, reserve.giveUp(), case .done = try attempt(batch, publish) { return }
         throw .full
     }
 
     private enum Attempt { case done, full }
 
-    private func attempt(_ batch: RecordBatch, _ then: () -> Void) throws(StorageError) -> Attempt {
+    private func attempt(_ batch: RecordBatch, _ publish: (() -> Void) -> Void) throws(StorageError) -> Attempt {
         try commitLock.locked { () throws(StorageError) -> Attempt in
             guard !isClosed.load(ordering: .relaxed) else { throw .closed }
             if let failure { throw failure }
@@ -139,10 +139,11 @@ public final class JournaledStore: RecordStore, @unchecked Sendable {
             let length = journals[current].byteCount
             journalLength.store(length, ordering: .relaxed)
             if length >= Self.foldByteCount, length - frame.count < Self.foldByteCount { folder.ask() }
-            overlayLock.locked { for (key, value) in batch.changes { overlay.set(key, value) } }
-            committed.store(sequence, ordering: .releasing)
-            if batch.freesSpace { mayUseReserve.store(true, ordering: .relaxed) }
-            then()
+            publish {
+                overlayLock.locked { for (key, value) in batch.changes { overlay.set(key, value) } }
+                committed.store(sequence, ordering: .releasing)
+                if batch.freesSpace { mayUseReserve.store(true, ordering: .relaxed) }
+            }
             return .done
         }
     }

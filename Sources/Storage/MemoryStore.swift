@@ -2,6 +2,8 @@ internal import Threads
 
 /// A store that lives and dies with its process: for tests.
 public final class MemoryStore: RecordStore, @unchecked Sendable {
+    /// Held by the one who commits or folds, before `lock`.
+    private let committing = Monitor()
     // Everything mutable is guarded by `lock`.
     private let lock = Monitor()
     private var records = OrderedRecords()
@@ -41,17 +43,23 @@ public final class MemoryStore: RecordStore, @unchecked Sendable {
         }
     }
 
-    public func commit(_ batch: RecordBatch, then: () -> Void) throws(StorageError) {
-        try open { () throws(StorageError) in
-            for (key, expected) in batch.expectations where (records.value(of: key) ?? nil) != expected {
-                throw .conflict
+    public func commit(_ batch: RecordBatch, publish: (() -> Void) -> Void) throws(StorageError) {
+        try committing.locked { () throws(StorageError) in
+            try open { () throws(StorageError) in
+                for (key, expected) in batch.expectations where (records.value(of: key) ?? nil) != expected {
+                    throw .conflict
+                }
             }
-            for (key, value) in batch.changes {
-                if let value { records.set(key, value) } else { records.forget(key) }
-                changed.set(key, nil)
+            // Readers whom it waits for need the other lock.
+            publish {
+                lock.locked {
+                    for (key, value) in batch.changes {
+                        if let value { records.set(key, value) } else { records.forget(key) }
+                        changed.set(key, nil)
+                    }
+                    sequence += 1
+                }
             }
-            sequence += 1
-            then()
         }
     }
 
@@ -112,12 +120,14 @@ public final class MemoryStore: RecordStore, @unchecked Sendable {
     public func startFolding() {}
 
     public func fold() throws(StorageError) {
-        try open {
-            guard !changed.isEmpty else { return }
-            for (key, value) in willFold?() ?? [] { records.set(key, value) }
-            folded = records
-            changed = OrderedRecords()
-            erase()
+        try committing.locked { () throws(StorageError) in
+            try open {
+                guard !changed.isEmpty else { return }
+                for (key, value) in willFold?() ?? [] { records.set(key, value) }
+                folded = records
+                changed = OrderedRecords()
+                erase()
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 /// An ordered, transactional map of byte strings, and 4 KiB blocks beside it. It knows nothing of what they mean.
 ///
 /// Safe to use from several threads at once. A `body` is called without a lock held, so it may call the store
-/// again; `then` and the fold hook are called inside the critical section and may not.
+/// again; `publish`, `then` and the fold hook are called inside the critical section and may not.
 public protocol RecordStore: AnyObject, Sendable {
     /// Calls `body` with the record's bytes, valid in the call only, or with nil if there is no such record.
     func read<R>(_ key: RecordKey, _ body: (UnsafeRawBufferPointer?) -> R) throws(StorageError) -> R
@@ -24,8 +24,9 @@ public protocol RecordStore: AnyObject, Sendable {
 
     /// Makes the batch's changes, all or none; on return they are safe from the death of this process.
     ///
-    /// - Parameter then: runs once, directly after the batch took effect and before any fold can begin.
-    func commit(_ batch: RecordBatch, then: () -> Void) throws(StorageError)
+    /// - Parameter publish: runs once, when nothing can fail any more, and has to call what it is given, with which the
+    ///   batch takes effect for readers. It may wait for these; no fold can begin before it is back.
+    func commit(_ batch: RecordBatch, publish: (() -> Void) -> Void) throws(StorageError)
 
     /// On return everything committed before survives the loss of power.
     func sync() throws(StorageError)
@@ -92,6 +93,14 @@ extension RecordStore {
     public static var blockByteCount: Int { storeBlockByteCount }
 
     public func commit(_ batch: RecordBatch) throws(StorageError) { try commit(batch, then: {}) }
+
+    /// - Parameter then: runs once, directly after the batch took effect and before any fold can begin.
+    public func commit(_ batch: RecordBatch, then: () -> Void) throws(StorageError) {
+        try commit(batch) { takeEffect in
+            takeEffect()
+            then()
+        }
+    }
 
     public func session() throws(StorageError) -> any ReadingSession { PlainSession(of: self) }
 

@@ -30,7 +30,7 @@ final class CrashingStore: RecordStore {
 
     private func live() throws(StorageError) { if hasDied { throw .closed } }
 
-    func commit(_ batch: RecordBatch, then: () -> Void) throws(StorageError) {
+    func commit(_ batch: RecordBatch, publish: (() -> Void) -> Void) throws(StorageError) {
         try live()
         if isFull.load(ordering: .relaxed), !batch.freesSpace { throw .full }
         committed.add(1, ordering: .relaxed)
@@ -39,7 +39,7 @@ final class CrashingStore: RecordStore {
             return left == 0
         }
         if isLast { isDead.store(true, ordering: .relaxed) }
-        if !isLast || diesAfter { try store.commit(batch, then: then) }
+        if !isLast || diesAfter { try store.commit(batch, publish: publish) }
         if isLast { throw .closed }
     }
 

@@ -55,7 +55,7 @@ extension SecretTree {
         while true {
             var outcome: ReencryptionOutcome?
             let now = Timestamp.now()
-            try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
+            try changeBesideReaders(now: now) { (transaction: inout Transaction) throws(TreeError) in
                 outcome = nil
                 guard let copy = state.copy, let job = transaction.running(kind), nextJob == kind,
                     !jobsRunner.isStopping

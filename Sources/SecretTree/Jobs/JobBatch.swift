@@ -44,7 +44,7 @@ extension SecretTree {
         }
         defer { endRehearsal() }
         var large: NodeID?
-        try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
+        try changeBesideReaders(now: now) { (transaction: inout Transaction) throws(TreeError) in
             large = nil
             // Not one that was begun anew meanwhile.
             guard var job = transaction.running(kind), job.cursor == begun.cursor,
