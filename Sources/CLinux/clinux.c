@@ -1,12 +1,14 @@
 #include "clinux.h"
 #include <fcntl.h>
 #include <malloc.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <linux/openat2.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -136,3 +138,19 @@ int ll_next_signal(int descriptor) {
 }
 
 void ll_malloc_trim(void) { malloc_trim(0); }
+
+void ll_give_way(void) {
+#ifdef SYS_sched_setattr
+    /* struct sched_attr as of Linux 3.14; <sched.h> has it in newer C libraries alone. */
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } attributes = {.size = 48, .policy = SCHED_BATCH, .nice = getpriority(PRIO_PROCESS, 0)};
+    /* How long a turn is, in nanoseconds: the longest there is. */
+    attributes.runtime = 100000000;
+    syscall(SYS_sched_setattr, 0, &attributes, 0);
+#endif
+}

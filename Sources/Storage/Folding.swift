@@ -1,3 +1,4 @@
+internal import CLinux
 internal import Glibc
 internal import Synchronization
 internal import Threads
@@ -163,6 +164,7 @@ final class Folder: @unchecked Sendable {
     }
 
     private func run() {
+        ll_give_way()
         var last: UInt64?
         var busy = 0
         while let work = next() {

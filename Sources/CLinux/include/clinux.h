@@ -54,6 +54,10 @@ int ll_next_signal(int descriptor);
 int ll_gettid(void);
 int ll_signal_thread(int thread, int signal);
 
+/* sched_setattr(2), which has no wrapper: from now on the calling thread has its share of the processor in long turns, and
+ * whoever wakes up goes before it. Its nice value stays, no privilege is needed; a kernel that cannot does nothing. */
+void ll_give_way(void);
+
 /* malloc_trim(3): gives free memory of every arena back to the system. Glibc's module lacks <malloc.h>. */
 void ll_malloc_trim(void);
 

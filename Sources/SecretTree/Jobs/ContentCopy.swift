@@ -12,16 +12,18 @@ struct ContentCopy: Sendable {
 }
 
 extension SecretTree {
-    /// 256 KiB while others wait.
-    private static let mapsPerStep = 4
+    /// 512 KiB while others who change something wait.
+    private static let mapsPerStep = 8
 
     /// Copies a content to a new one under a new DEK and puts that in its place.
     ///
     /// - Returns: `.nothing` if the content was replaced meanwhile, `.held` if the job or the tree is.
     func copyToNewContent(_ id: NodeID, _ kind: JobKind) throws(TreeError) -> ReencryptionOutcome {
         guard let shadow = try beginCopy(id, kind) else { return .nothing }
+        let companion = Companion()
+        defer { companion.end() }
         do throws(TreeError) {
-            let outcome = try copyAll(id, to: shadow, kind)
+            let outcome = try copyAll(id, to: shadow, kind, with: companion)
             if outcome != .done { abandonCopy(shadow) }
             return outcome
         } catch {
@@ -49,7 +51,9 @@ extension SecretTree {
         }
     }
 
-    private func copyAll(_ id: NodeID, to shadow: NodeID, _ kind: JobKind) throws(TreeError) -> ReencryptionOutcome {
+    private func copyAll(
+        _ id: NodeID, to shadow: NodeID, _ kind: JobKind, with companion: Companion
+    ) throws(TreeError) -> ReencryptionOutcome {
         var next: UInt64 = 0
         // First everything in order, then what was touched meanwhile, until nothing is.
         while true {
@@ -74,7 +78,7 @@ extension SecretTree {
                 let inOrder = next == .max ? [] : try firstKeys(Self.mapsPerStep, in: range).map(\.high)
                 if inOrder.isEmpty {
                     let touched = Array(copy.touched.sorted().prefix(Self.mapsPerStep))
-                    try transaction.copyMaps(touched, of: node, to: &new)
+                    try transaction.copyMaps(touched, of: node, to: new, with: companion)
                     transaction.copiedMaps = touched
                     next = .max
                     if touched.count == copy.touched.count {
@@ -84,7 +88,7 @@ extension SecretTree {
                         transaction.set(new)
                     }
                 } else {
-                    try transaction.copyMaps(inOrder, of: node, to: &new)
+                    try transaction.copyMaps(inOrder, of: node, to: new, with: companion)
                     transaction.copiedMaps = inOrder
                     transaction.set(new)
                     next = (inOrder.last ?? next) + 1
@@ -104,40 +108,32 @@ extension SecretTree {
 }
 
 extension Transaction {
-    /// Seals some maps' blocks anew under another content's DEK.
-    mutating func copyMaps(_ indices: [UInt64], of node: NodeRecord, to new: inout NodeRecord) throws(TreeError) {
+    /// Seals some maps' blocks anew under another content's DEK, on two threads.
+    mutating func copyMaps(
+        _ indices: [UInt64], of node: NodeRecord, to target: NodeRecord, with companion: Companion
+    ) throws(TreeError) {
         guard !indices.isEmpty else { return }
-        let plaintext = ScratchBuffer(byteCount: Int(Contents.mapSpan))
         let (content, id) = (node.attributes.content, node.attributes.id)
-        let target = new
         try withScratchKey { (oldKey: UnsafeMutableRawBufferPointer) throws(TreeError) in
             try withDEK(content, of: id, forReencryption: true) { dek, _ throws(TreeError) in oldKey.put(dek, at: 0) }
             try withUnwrapped(target.attributes.content, of: target.attributes.id) {
                 (newKey, transaction: inout Transaction) throws(TreeError) in
+                var copies: [MapCopy] = []
                 for index in indices {
-                    try transaction.copyMap(index, of: node, oldKey.readOnly, to: target, newKey, plaintext.bytes)
+                    if let earlier = try transaction.map(index, of: target) {
+                        transaction.releasedBlocks += earlier.blocks
+                    }
+                    let map = try transaction.map(index, of: node) ?? BlockMap(index: index)
+                    copies.append(
+                        MapCopy(
+                            tree: transaction.tree, node: node, map: map, target: target.attributes.content,
+                            blocks: map.isEmpty ? [] : try transaction.allocate(map.blocks.count),
+                            keys: (oldKey.readOnly, newKey)))
                 }
+                companion.run(copies)
+                for copy in copies { transaction.set(try copy.result.get(), target.attributes.content) }
             }
         }
-    }
-
-    private mutating func copyMap(
-        _ index: UInt64, of node: NodeRecord, _ oldKey: UnsafeRawBufferPointer, to target: NodeRecord,
-        _ newKey: UnsafeRawBufferPointer, _ plaintext: UnsafeMutableRawBufferPointer
-    ) throws(TreeError) {
-        let content = target.attributes.content
-        if let earlier = try map(index, of: target) { releasedBlocks += earlier.blocks }
-        var copy = BlockMap(index: index)
-        if let map = try map(index, of: node), !map.isEmpty {
-            try read(map, of: node, at: 0, into: plaintext, oldKey)
-            var writer = BlockWriter(blocks: try allocate(map.blocks.count))
-            for slot in 0..<Contents.blocksPerMap where map[slot].block != 0 {
-                let block = plaintext.readOnly.part(slot * Contents.blockByteCount, Contents.blockByteCount)
-                copy[slot] = writer.seal(block, tree, content, index, slot, newKey)
-            }
-            try writer.flush(to: tree.store)
-        }
-        set(copy, content)
     }
 
     /// The copy takes the place of the content that it is a copy of. Times, size and numbers stay.
@@ -154,5 +150,44 @@ extension Transaction {
         remove(new.attributes.id)
         endOrphan(new.attributes.id)
         endsCopy = true
+    }
+}
+
+/// One map's blocks on their way to another DEK.
+private final class MapCopy: Companion.Task {
+    private let tree: SecretTree
+    private let node: NodeRecord
+    private let map: BlockMap
+    /// The content that they go to.
+    private let target: UInt64
+    private let blocks: [UInt64]
+    /// Of the one that they come from and of that, as long as this runs.
+    private let keys: (old: UnsafeRawBufferPointer, new: UnsafeRawBufferPointer)
+    /// The map of what is written.
+    private(set) var result: Result<BlockMap, TreeError>
+
+    init(
+        tree: SecretTree, node: NodeRecord, map: BlockMap, target: UInt64, blocks: [UInt64],
+        keys: (old: UnsafeRawBufferPointer, new: UnsafeRawBufferPointer)
+    ) {
+        (self.tree, self.node, self.map, self.target) = (tree, node, map, target)
+        (self.blocks, self.keys) = (blocks, keys)
+        result = .success(BlockMap(index: map.index))
+    }
+
+    func run() { result = Result { () throws(TreeError) -> BlockMap in try copy() } }
+
+    private func copy() throws(TreeError) -> BlockMap {
+        var copy = BlockMap(index: map.index)
+        guard !map.isEmpty else { return copy }
+        let plaintext = ScratchBuffer(byteCount: Int(Contents.mapSpan))
+        try tree.read(map, of: node, at: 0, into: plaintext.bytes, keys.old)
+        var writer = BlockWriter(blocks: blocks)
+        for slot in 0..<Contents.blocksPerMap where map[slot].block != 0 {
+            let block = plaintext.bytes.readOnly.part(slot * Contents.blockByteCount, Contents.blockByteCount)
+            copy[slot] = writer.seal(block, tree, target, map.index, slot, keys.new)
+        }
+        try writer.flush(to: tree.store)
+        return copy
     }
 }

@@ -1,3 +1,4 @@
+internal import CLinux
 internal import Glibc
 internal import Keyring
 internal import Sodium
@@ -54,6 +55,7 @@ final class JobsRunner: @unchecked Sendable {
     }
 
     private func run() {
+        ll_give_way()
         var wanted = Step.wait(nil)
         while let step = next(after: wanted) {
             wanted = step()
