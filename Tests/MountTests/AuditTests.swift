@@ -166,6 +166,8 @@ final class AuditTests {
         let status = try mounted.answer("status")
         #expect(status.contains("\"state\":\"failing\"") && status.contains("audit log cannot be written"), "\(status)")
         #expect(status.contains("\"primary\":1"))
+        // Who shall be woken by that gets to know of it.
+        #expect(try mounted.answer("metrics").contains("letterlock_audit_failing 1\n"))
         #expect(try contents(log).last == 10, "no half record is left")
         expectDone(unlink(work("log/filler")))
         #expect(try text(mounted("f")) == "v")

@@ -60,6 +60,8 @@ final class ObservingTests {
             operations = ["read"]
             """
         try mounted.command(policy, "policy")
+        // A series that begins with its first denials would hide them from `increase`.
+        #expect(try mounted.answer("metrics").contains("letterlock_denials_total{rule=\"a \\\"quoted\\\" rule\"} 0\n"))
         expectErrno(EACCES) { _ = try contents(mounted("f")) }
         try mounted.command("1", "keys/rotate")
         try mounted.command("1", "keys/deletion_allowed")
@@ -99,6 +101,10 @@ final class ObservingTests {
         let rules = ExampleTests.examples + "/prometheus/letterlock.rules.yml"
         let outcome = try work.run(["promtool", "check", "rules", rules])
         #expect(outcome.status == 0 && outcome.text.contains("10 rules found"), "\(outcome.complaint)\(outcome.text)")
+        // Each is woken by what it is for, and by nothing else.
+        let tests = ExampleTests.examples + "/prometheus/letterlock.test.yml"
+        let tested = try work.run(["promtool", "test", "rules", tests])
+        #expect(tested.status == 0 && tested.text.contains("SUCCESS"), "\(tested.complaint)\(tested.text)")
         // Each metric that they speak of is one of the page's.
         let page = try text(mounted.control("metrics"))
         try mounted.command("720h", "keys/auto_rotate_period")

@@ -160,9 +160,11 @@ extension SecretFS {
                 "operations_total", [("call", series.call.rawValue), ("result", series.result.rawValue)], count)
         }
         page.begin("denials_total", .counter, "Accesses that policy has refused, by rule.")
-        for (rule, count) in counts.denials.sorted(by: { $0.key < $1.key }) {
-            page.sample("denials_total", [("rule", rule)], count)
-        }
+        // From the beginning, so that the first of them are seen as an increase.
+        let policy = gate.guardian.policy
+        var rules = Set(counts.denials.keys).union(policy.rules.map(\.name))
+        if !policy.isEmpty { rules.insert(Decision.unopposed.rule) }
+        for rule in rules.sorted() { page.sample("denials_total", [("rule", rule)], counts.denials[rule] ?? 0) }
         page.begin("operation_duration_seconds", .histogram, "How long accesses took.")
         for (call, histogram) in counts.durations.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
             page.add(
