@@ -72,10 +72,20 @@ final class UnlockCacheTests {
         try unmount()
         #expect(try mount(with: "wrong").status == 3)
         #expect(try !opensByItself("noatime"))
+        // A service has a session keyring of its own, which does not hold the user's.
+        let script =
+            "import ctypes, os, sys; c = ctypes.CDLL(None); assert c.syscall(250, 1, None) > 0; os.execv(sys.argv[1], sys.argv[1:])"
+        let alone = try work.run(
+            [
+                "/usr/bin/python3", "-c", script, try Workspace.program(), "mount", work.store, mountpoint, "-o",
+                "unlock-cache=10m",
+            ])
+        #expect(alone.status == 0, "\(alone.complaint)")
+        try unmount()
         // The log tells.
         let log = work("state/audit/") + (try #require(try names(work("state/audit")).first))
         let told = try text(log).split(separator: "\n").filter { $0.contains(#""type":"opened""#) }
-        #expect(told.filter { $0.contains(#""unlock":"cache""#) }.count == 3 && told.count > 3)
+        #expect(told.filter { $0.contains(#""unlock":"cache""#) }.count == 4 && told.count > 3)
         #expect(try run(["audit", "verify", log]).status == 0)
     }
 
@@ -101,6 +111,21 @@ final class UnlockCacheTests {
             """,
         ])
         #expect(other.line == "-1 Permission denied", "\(other.text)\(other.complaint)")
+    }
+
+    @Test func statusTellsForHowLong() throws {
+        func left() throws -> Int? {
+            let json = try run(["status", work.store, "--json"]).text
+            let place = try #require(json.firstRange(of: "\"unlock_cache_seconds\":"))
+            return Int(json[place.upperBound...].prefix { $0.isNumber })
+        }
+        #expect(try left() == nil)
+        try warm()
+        #expect(try (1...600).contains(left() ?? 0))
+        #expect(try run(["status", work.store]).text.contains("unlock cache"))
+        #expect(try run(["lock", work.store]).status == 0)
+        #expect(try left() == nil)
+        #expect(try !run(["status", work.store]).text.contains("unlock cache"))
     }
 
     @Test func itEndsAtItsTimeAndIsNotMadeLongerByUse() throws {

@@ -51,6 +51,8 @@ struct KernelKey {
         }
     }
 
+    var isThere: Bool { find() != nil }
+
     func remove() {
         guard let id = find() else { return }
         _ = ll_keyctl(Operation.invalidate, id, 0, 0, 0)

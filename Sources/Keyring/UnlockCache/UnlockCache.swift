@@ -76,6 +76,13 @@ public struct UnlockCache: Sendable {
     /// Whether `open` would.
     public func opens(_ configuration: UnsafeRawBufferPointer) -> Bool { rootKey(of: configuration) != nil }
 
+    /// For how many seconds it will open the keyring, as far as can be told without trying; nil if it will not.
+    public var secondsLeft: Int64? {
+        guard let bytes = read(), kernelKey.isThere else { return nil }
+        let left = bytes.withUnsafeBytes { Self.end($0) } - Self.now
+        return left > 0 ? left : nil
+    }
+
     /// Takes both halves away.
     public func forget() {
         kernelKey.remove()
@@ -88,8 +95,9 @@ public struct UnlockCache: Sendable {
         guard let bytes = read() else { return nil }
         let key = bytes.withUnsafeBytes { bytes in
             Result { () throws -> SecretKey? in
-                let end = Int64(littleEndian: bytes.loadUnaligned(fromByteOffset: 16, as: Int64.self))
-                guard Self.now < end, let half = try kernelKey.read(), let key = try open(bytes, under: half) else {
+                guard Self.now < Self.end(bytes), let half = try kernelKey.read(),
+                    let key = try open(bytes, under: half)
+                else {
                     return nil
                 }
                 try Configuration.authenticate(configuration, key)
@@ -99,6 +107,10 @@ public struct UnlockCache: Sendable {
         if let key = (try? key.get()) ?? nil { return key }
         forget()
         return nil
+    }
+
+    private static func end(_ bytes: UnsafeRawBufferPointer) -> Int64 {
+        Int64(littleEndian: bytes.loadUnaligned(fromByteOffset: 16, as: Int64.self))
     }
 
     private static var now: Int64 {

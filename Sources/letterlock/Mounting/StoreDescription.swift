@@ -96,6 +96,11 @@ struct StoreDescription {
         }
     }
 
+    /// For how long an unlock cache opens it.
+    private func cachedSeconds(_ summary: KeyringSummary) -> Int64? {
+        UnlockCache(directory: EpochMemory.directory, of: summary).secondsLeft
+    }
+
     private var state: String { holder == nil ? "locked" : "unlocked" }
 
     var table: Table {
@@ -109,6 +114,7 @@ struct StoreDescription {
         if let summary {
             table.add(["created", summary.created.rfc3339])
             table.add(["key services", summary.keyServices.joined(separator: ", ")])
+            if let seconds = cachedSeconds(summary) { table.add(["unlock cache", "opens it for \(seconds) s more"]) }
         }
         return table
     }
@@ -126,6 +132,7 @@ struct StoreDescription {
             members.append(("created", JSON.quoted(summary.created.rfc3339)))
             members.append(
                 ("key_services", "[" + summary.keyServices.map(JSON.quoted).joined(separator: ",") + "]"))
+            members.append(("unlock_cache_seconds", cachedSeconds(summary).map { String($0) } ?? "null"))
         }
         return "{" + members.map { "\(JSON.quoted($0.0)):\($0.1)" }.joined(separator: ",") + "}"
     }
