@@ -25,7 +25,8 @@ struct JobBatch {
 }
 
 extension SecretTree {
-    /// Does a batch of a job: beside everyone else, and if something came between, with everyone waiting for it.
+    /// Does a batch of a job: beside everyone else, and if something came between, with all waiting for it who change
+    /// something. Readers wait only while it takes effect.
     ///
     /// - Parameters:
     ///   - contents: How many contents it makes at most.

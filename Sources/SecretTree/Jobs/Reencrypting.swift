@@ -7,7 +7,7 @@ internal import Threads
 /// Re-encrypting: nodes in the order of their numbers. Small contents go many to a transaction; a large one is copied
 /// aside, a few maps a transaction, and takes the old one's place in one.
 extension SecretTree {
-    /// So many nodes are looked at in one batch, or so many bytes; and so many if everyone has to wait for it.
+    /// So many nodes are looked at in one batch, or so many bytes; and so many if others who change something wait for it.
     private static let nodeLimit = 128
     private static let byteLimit = 512 * 1024
     private static let lockedLimit = 32

@@ -5,7 +5,7 @@ internal import Threads
 
 /// Rewrapping: envelopes in the order of their contents' numbers, a batch a transaction.
 extension SecretTree {
-    /// So many envelopes are looked at, and so many wrapped, in one batch; and so many if everyone has to wait for it.
+    /// So many envelopes are looked at, and so many wrapped, in one batch; and so many if others who change something wait.
     private static let scanLimit = 4096
     private static let batchLimit = 512
     private static let lockedLimit = 96
