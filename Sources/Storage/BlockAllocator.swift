@@ -10,6 +10,9 @@ struct BlockAllocator: Sendable {
     /// Blocks given back, and the sequence of the change that must be durable before they are free.
     private var released: [(run: ClosedRange<UInt64>, sequence: UInt64)] = []
     private(set) var releasedCount: UInt64 = 0
+    /// A bit a block, set if it is free and still has what it had; shorter than `used` where none is.
+    private var stale: [UInt64] = []
+    private(set) var staleCount: UInt64 = 0
     /// True until all blocks in use are known.
     private(set) var isMarking: Bool
 
@@ -116,10 +119,51 @@ struct BlockAllocator: Sendable {
         }
     }
 
+    /// Frees blocks that are to be erased later, unless they are used again before that.
+    mutating func leave(_ runs: [ClosedRange<UInt64>]) {
+        free(runs)
+        for block in runs.joined() {
+            let word = Int((block - 1) / 64)
+            if word >= stale.count { stale += [UInt64](repeating: 0, count: word + 1 - stale.count) }
+            guard stale[word] & (1 << ((block - 1) % 64)) == 0 else { continue }
+            stale[word] |= 1 << ((block - 1) % 64)
+            staleCount += 1
+        }
+    }
+
+    /// Some of those blocks, in order. They are not free before `free`.
+    mutating func takeStale(atMost limit: Int) -> [ClosedRange<UInt64>] {
+        var runs: [ClosedRange<UInt64>] = []
+        var word = 0
+        var count = 0
+        while staleCount > 0, word < stale.count, count < limit {
+            guard stale[word] != 0 else {
+                word += 1
+                continue
+            }
+            let index = UInt64(word * 64 + stale[word].trailingZeroBitCount)
+            set(index)
+            freeCount -= 1
+            count += 1
+            if let last = runs.last, last.upperBound == index {
+                runs[runs.count - 1] = last.lowerBound...index + 1
+            } else {
+                runs.append(index + 1...index + 1)
+            }
+        }
+        return runs
+    }
+
     // MARK: Bits
 
     private func isFree(_ index: UInt64) -> Bool { used[Int(index / 64)] & (1 << (index % 64)) == 0 }
-    private mutating func set(_ index: UInt64) { used[Int(index / 64)] |= 1 << (index % 64) }
+    private mutating func set(_ index: UInt64) {
+        let (word, bit) = (Int(index / 64), UInt64(1) << (index % 64))
+        used[word] |= bit
+        guard staleCount > 0, word < stale.count, stale[word] & bit != 0 else { return }
+        stale[word] &= ~bit
+        staleCount -= 1
+    }
 
     private mutating func take(_ first: UInt64, _ count: UInt64) -> [UInt64] {
         for index in first..<first + count { set(index) }

@@ -6,6 +6,9 @@ final class BlockFile: @unchecked Sendable {
     static let fileName = "blocks"
     private static let size = storeBlockByteCount
     private static let longRun = 128 * 1024
+    /// Blocks.
+    private static let shortRun = 16
+    private static let staleBatch = 256
 
     private let file: File
     private let syncLock = Monitor()
@@ -102,7 +105,8 @@ final class BlockFile: @unchecked Sendable {
 
     func finishMarking(after sequence: UInt64) { lock.locked { allocator.finishMarking(after: sequence) } }
 
-    var releasedCount: UInt64 { lock.locked { allocator.releasedCount } }
+    /// Blocks that `reclaim` gives back to the disk.
+    var reclaimableCount: UInt64 { lock.locked { allocator.releasedCount + allocator.staleCount } }
     var hasReleased: Bool { lock.locked { allocator.hasReleased } }
     var usedCount: UInt64 { lock.locked { allocator.usedCount } }
 
@@ -111,16 +115,38 @@ final class BlockFile: @unchecked Sendable {
     var isHeld: Bool { lock.locked { holders > 0 } }
     func letGo() { lock.locked { holders -= 1 } }
 
-    /// Erases and frees the blocks whose release is durable.
-    func reclaim(durable: UInt64) {
-        guard hasReleased else { return }
+    /// Frees the blocks whose release is durable, and erases them.
+    ///
+    /// - Parameter leavesShort: Short runs are not erased now, but by a later call without it. While many small changes
+    ///   are made most of these blocks are soon used again, and to make a hole for each takes longer than to write it.
+    func reclaim(durable: UInt64, leavesShort: Bool) {
+        guard hasReleased || (!leavesShort && hasStale) else { return }
         let runs = lock.locked { () -> [ClosedRange<UInt64>] in
             guard holders == 0 else { return [] }
-            let runs = allocator.takeErasable(durable: durable)
+            var runs = allocator.takeErasable(durable: durable)
             // What is erased must not be missed after a loss of power.
             if !sums.isEmpty { for run in runs { for block in run { sums[block] = nil } } }
+            if leavesShort {
+                allocator.leave(runs.filter { $0.count < Self.shortRun })
+                runs.removeAll { $0.count < Self.shortRun }
+            }
             return runs
         }
+        erase(runs)
+        while !leavesShort, eraseStale() {}
+    }
+
+    var hasStale: Bool { lock.locked { allocator.staleCount > 0 } }
+
+    /// Erases some of the short runs that were left; false if there are no more.
+    func eraseStale() -> Bool {
+        let runs = lock.locked { allocator.takeStale(atMost: Self.staleBatch) }
+        erase(runs)
+        return !runs.isEmpty
+    }
+
+    private func erase(_ runs: [ClosedRange<UInt64>]) {
+        guard !runs.isEmpty else { return }
         for run in runs { erase(run) }
         lock.locked { allocator.free(runs) }
     }

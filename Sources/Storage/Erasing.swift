@@ -22,7 +22,7 @@ extension JournaledStore {
             }
         }
         guard !blocks.isHeld else { throw .io(EBUSY, "old blocks cannot be erased while a snapshot of them is read") }
-        blocks.reclaim(durable: durable.load(ordering: .acquiring))
+        blocks.reclaim(durable: durable.load(ordering: .acquiring), leavesShort: false)
         try blocks.syncErased()
         for journal in journals { try journal.file.sync() }
     }

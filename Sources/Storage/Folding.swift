@@ -9,7 +9,10 @@ extension JournaledStore {
         commitLock.locked { self.willFold = willFold }
     }
 
-    public func fold() throws(StorageError) {
+    public func fold() throws(StorageError) { try fold(isBusy: false) }
+
+    /// - Parameter isBusy: More changes are made meanwhile.
+    func fold(isBusy: Bool) throws(StorageError) {
         guard !isClosed.load(ordering: .relaxed) else { throw .closed }
         guard !isReadOnly else { return }
         try foldLock.locked { () throws(StorageError) in
@@ -24,7 +27,7 @@ extension JournaledStore {
             }
             if !isWhole, commitLock.locked({ freeze() }) { try writeFrozen() }
         }
-        tidy()
+        tidy(isBusy: isBusy)
     }
 
     /// Takes the changes out of the way of commits; false if there are none. With `commitLock` held.
@@ -91,12 +94,12 @@ extension JournaledStore {
     }
 
     /// What follows a fold and may fail without harm.
-    private func tidy() {
+    private func tidy(isBusy: Bool) {
         foldLock.locked {
             try? table.checkpoint()
             table.forgetPages()
         }
-        blocks.reclaim(durable: durable.load(ordering: .acquiring))
+        blocks.reclaim(durable: durable.load(ordering: .acquiring), leavesShort: isBusy)
         reserve.restore()
     }
 
@@ -111,9 +114,9 @@ extension JournaledStore {
             let isLong = journalLength.load(ordering: .relaxed) >= Self.foldByteCount
             if isLong || (isQuiet && overlayLock.locked { !overlay.isEmpty || frozen != nil }) {
                 // What cannot be folded stays in the journal: the next round tries again.
-                try? fold()
+                try? fold(isBusy: !isQuiet)
             } else {
-                blocks.reclaim(durable: durable.load(ordering: .acquiring))
+                blocks.reclaim(durable: durable.load(ordering: .acquiring), leavesShort: !isQuiet)
             }
         }
     }

@@ -150,8 +150,9 @@ public final class JournaledStore: RecordStore, @unchecked Sendable {
 
     /// Makes released blocks free at once; false if there are none.
     private func reclaim() throws(StorageError) -> Bool {
-        guard blocks.hasReleased else { return false }
+        guard blocks.hasReleased || blocks.hasStale else { return false }
         try sync()
+        blocks.reclaim(durable: durable.load(ordering: .acquiring), leavesShort: false)
         return true
     }
 
@@ -160,7 +161,7 @@ public final class JournaledStore: RecordStore, @unchecked Sendable {
         let length = journalLength.load(ordering: .relaxed)
         guard length > Self.journalLimit else { return }
         do {
-            try fold()
+            try fold(isBusy: true)
         } catch .full where batch.freesSpace && length < Self.journalLimit + Reserve.byteCount / 2 {
             return
         }
@@ -174,7 +175,7 @@ public final class JournaledStore: RecordStore, @unchecked Sendable {
             // Whoever had the lock before may have synced for us.
             if durable.load(ordering: .acquiring) < wanted { try syncNow() }
         }
-        blocks.reclaim(durable: durable.load(ordering: .acquiring))
+        blocks.reclaim(durable: durable.load(ordering: .acquiring), leavesShort: true)
     }
 
     /// With `syncLock` held.

@@ -180,7 +180,7 @@ extension JournaledStore {
         var statistics = StoreStatistics()
         let unit = UInt64(disk.f_frsize)
         statistics.diskByteCount = UInt64(disk.f_blocks) * unit
-        let released = blocks.releasedCount * UInt64(storeBlockByteCount)
+        let released = blocks.reclaimableCount * UInt64(storeBlockByteCount)
         statistics.freeByteCount = min(UInt64(disk.f_bavail) * unit + released, statistics.diskByteCount)
         statistics.usedBlockCount = blocks.usedCount
         statistics.journalByteCount = commitLock.locked { journals.reduce(0) { $0 + UInt64($1.byteCount) } }

@@ -38,7 +38,7 @@ import Testing
             store.releaseBlocks([2, 3])
             #expect(try store.allocateBlocks(2) == [5, 6])
             #expect(try store.block(2) == [UInt8](repeating: 7, count: 4096))
-            try store.sync()
+            try store.fold()
             #expect(try store.block(2) == [UInt8](repeating: 0, count: 4096), "and it is erased before")
             #expect(try Set(store.allocateBlocks(2)) == [2, 3])
             #expect(try store.block(4) == [UInt8](repeating: 7, count: 4096))
@@ -63,6 +63,7 @@ import Testing
         store.markBlocksUsed([6])
         store.finishMarking()
         try store.sync()
+        try store.fold()
         #expect(try store.statistics().usedBlockCount == 4)
         #expect(try Set(store.allocateBlocks(2) + store.allocateBlocks(1)) == [2, 3, 5])
         #expect(try store.allocateBlocks(1) == [8])
@@ -95,12 +96,47 @@ import Testing
             if sequence % 10 == 0 {
                 let runs = allocator.takeErasable(durable: sequence)
                 for run in runs { waiting.subtract(run) }
-                allocator.free(runs)
+                if Bool.random(using: &random) { allocator.free(runs) } else { allocator.leave(runs) }
                 #expect(waiting.isEmpty)
+            }
+            if sequence % 35 == 0 {
+                let count = allocator.staleCount
+                let limit = Int.random(in: 1...50, using: &random)
+                let runs = allocator.takeStale(atMost: limit)
+                let taken = runs.joined()
+                #expect(taken.count == min(limit, Int(count)) && allocator.staleCount == count - UInt64(taken.count))
+                #expect(taken.elementsEqual(Set(taken).sorted()) && held.isDisjoint(with: taken))
+                let blocks = allocator.allocate(3)
+                #expect(Set(blocks).isDisjoint(with: taken), "what is being erased is not free")
+                held.formUnion(blocks)
+                allocator.free(runs)
+                #expect(allocator.usedCount == UInt64(held.count))
             }
             #expect(allocator.usedCount == UInt64(held.count))
         }
         #expect(allocator.end < 20_000)
+    }
+
+    @Test func `short runs are used again while changes are made, and erased when there are none`() throws {
+        let scratch = Scratch()
+        let path = scratch.place("store")
+        let store = try JournaledStore.create(at: path)
+        func holdsOld() -> Bool { bytes(of: path + "/blocks").contains { $0 >= 200 } }
+        var used: Set<UInt64> = []
+        for round in 0..<40 as Range<UInt8> {
+            let block = try #require(try store.allocateBlocks(1).first)
+            used.insert(block)
+            try store.write(block, 200 + round)
+            try store.put(key(1), [round])
+            store.releaseBlocks([block])
+            try store.sync()
+        }
+        #expect(used.count < 5)
+        #expect(holdsOld(), "it was left for later")
+        try store.put(key(1), [99])
+        try store.fold()
+        #expect(!holdsOld())
+        try store.close()
     }
 
     @Test func `a file of blocks does not grow for ever when only single ones are free`() {

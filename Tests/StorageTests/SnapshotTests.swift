@@ -68,7 +68,7 @@ import Testing
             #expect(buffer.allSatisfy { $0 == 7 })
             #expect(Set(try store.allocateBlocks(8)).isDisjoint(with: blocks))
         }
-        try store.sync()
+        try store.fold()
         try buffer.withUnsafeMutableBytes { try store.readBlocks(at: blocks[3], into: $0) }
         #expect(buffer.allSatisfy { $0 == 0 })
     }
