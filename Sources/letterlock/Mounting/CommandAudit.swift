@@ -69,7 +69,7 @@ struct CommandAudit {
             let version = try body()
             log.respond(entry, errno: 0, kekVersion: version ?? self.version)
         } catch {
-            log.respond(entry, errno: Messages.failure(for: error).code.errno, kekVersion: nil)
+            log.respond(entry, errno: Messages.failure(for: error).errno, kekVersion: nil)
             throw error
         }
         if log.failure != 0, log.options.mode == .failClosed {
@@ -78,6 +78,11 @@ struct CommandAudit {
             )
         }
     }
+}
+
+extension Failure {
+    /// How records, and commands of the control directory, tell why something was not done.
+    var errno: Int32 { isTimeout ? ETIMEDOUT : code.errno }
 }
 
 extension ExitCode {

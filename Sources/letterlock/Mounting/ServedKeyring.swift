@@ -204,14 +204,7 @@ final class ServedKeyring: Sendable {
             return fileSystem
         } catch {
             log.warn("\(request.mountpoint) cannot be unlocked: \(error.message)")
-            switch error.code {
-            case .wrongSecret: throw Errno(EKEYREJECTED)
-            case .locked: throw Errno(EHOSTUNREACH)
-            case .integrity: throw Errno(EBADMSG)
-            case .usage: throw Errno(EINVAL)
-            case .busy: throw Errno(EBUSY)
-            default: throw Errno(EIO)
-            }
+            throw Errno(error.errno)
         }
     }
 

@@ -22,6 +22,8 @@ struct Failure: Error {
     var message: String
     var hint: String?
     var code: ExitCode
+    /// A key service said nothing in time, which the exit code does not tell from one that is not there.
+    var isTimeout = false
 
     init(_ message: String, hint: String? = nil, code: ExitCode = .failed) {
         self.message = message

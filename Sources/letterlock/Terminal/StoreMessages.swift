@@ -36,7 +36,7 @@ extension Messages {
         case .wrongSecret:
             Failure("wrong passphrase or key", hint: "nothing was changed; try again", code: .wrongSecret)
         case .serviceUnavailable(let text): locked(text)
-        case .service(let fault): Failure(fault.message, hint: fault.hint, code: code(of: fault.reason))
+        case .service(let fault): failure(fault)
         case .notAKeyring:
             Failure(
                 "the keyring is damaged: its configuration is not one", hint: "restore the store from a backup",
@@ -131,6 +131,12 @@ extension Messages {
     }
 
     private static let other = "nothing was made; try another backup"
+
+    private static func failure(_ fault: KeyServiceFault) -> Failure {
+        var failure = Failure(fault.message, hint: fault.hint, code: code(of: fault.reason))
+        failure.isTimeout = fault.reason == .timedOut
+        return failure
+    }
 
     private static func code(of reason: KeyServiceFault.Reason) -> ExitCode {
         switch reason {

@@ -38,6 +38,9 @@ final class SoftTPM {
     /// As when the machine is switched off.
     func end() { server = nil }
 
+    /// As one that is busy with something else.
+    func pause(_ isPaused: Bool) { if let server { kill(server.pid, isPaused ? SIGSTOP : SIGCONT) } }
+
     @discardableResult
     func ask(_ words: String...) throws -> Outcome { try workspace.run(words, environment: environment) }
 

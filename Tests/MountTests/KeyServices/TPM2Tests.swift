@@ -43,6 +43,27 @@ struct TPM2Tests {
         expectErrno(EHOSTUNREACH) { try OpenFile(work("mnt/.letterlock/unlock"), O_WRONLY).write("1") }
     }
 
+    @Test func oneThatHangsHoldsUpNobodyElse() throws {
+        expect(try run("init", work.store, "--key-service", "tpm2"), 0)
+        expect(try run("mount", work.store, work("mnt"), "--key-service", "tpm2"), 0)
+        defer { _ = try? run("umount", work("mnt")) }
+        try put("value", work("mnt/secret"))
+        expect(try run("lock", work("mnt")), 0)
+        tpm.pause(true)
+        defer { tpm.pause(false) }
+        let unlocking = try work.start(
+            [try Workspace.program(), "unlock", work("mnt")], environment: tpm.environment)
+        #expect(try text(work("mnt/.letterlock/lock")) == "locked\n")
+        expect(try run("status", work("mnt")), 0)
+        #expect(!unlocking.hasEnded)
+        expect(try unlocking.wait(), 4)
+        // It has not answered the first yet.
+        expectErrno(ETIMEDOUT) { try OpenFile(work("mnt/.letterlock/unlock"), O_WRONLY).write("1") }
+        tpm.pause(false)
+        #expect(eventually { (try? run("unlock", work("mnt")).status) == 0 })
+        #expect(try text(work("mnt/secret")) == "value")
+    }
+
     @Test func itOpensAfterTheMachineWasSwitchedOffAndNotOnAnother() throws {
         expect(try run("init", work.store, "--key-service", "tpm2"), 0)
         tpm.end()
