@@ -62,7 +62,7 @@ extension Workload {
             ]),
         Workload(
             name: "warm-read", title: "open, read and close many files of 4 KiB at random, warm", unit: .perSecond,
-            isPinned: true, takes: { _ in true },
+            isPinned: true, takesVariants: true, takes: { _ in true },
             prepare: { subject, settings in
                 try prepareSmall(subject, settings)
                 _ = try readAll(subject, settings)
