@@ -212,8 +212,8 @@ import Testing
     @Test func `parts in another order, twice, or of another backup are refused`() throws {
         let house = try house()
         let (one, two) = (try backup(house.tree), try backup(house.tree))
-        let (header, parts) = split(one)
-        let (otherHeader, otherParts) = split(two)
+        let (header, parts) = splitBackup(one, headerByteCount: 52)
+        let (otherHeader, otherParts) = splitBackup(two, headerByteCount: 52)
         #expect(header != otherHeader && parts.count > 3 && parts.count == otherParts.count)
         #expect(throws: Never.self) { try check(header + parts.joined(), house.keyService) }
         var swapped = parts
@@ -227,22 +227,6 @@ import Testing
         for parts in wrong {
             #expect(throws: BackupError.self) { try check(header + parts.joined(), house.keyService) }
         }
-    }
-
-    /// A header and the chunks after it.
-    func split(_ backup: [UInt8]) -> (header: [UInt8], chunks: [[UInt8]]) {
-        func number(_ place: Int) -> Int {
-            Int(backup[place]) | Int(backup[place + 1]) << 8 | Int(backup[place + 2]) << 16
-        }
-        var place = 52 + number(48)
-        let header = Array(backup[..<place])
-        var chunks: [[UInt8]] = []
-        while place < backup.count {
-            let count = 44 + number(place)
-            chunks.append(Array(backup[place..<place + count]))
-            place += count
-        }
-        return (header, chunks)
     }
 
     @Test(arguments: [6, 10] as [UInt8])
@@ -282,4 +266,20 @@ import Testing
         #expect(throws: Restoring.Failed.self) { try restore(backup, house.keyService, into: store) }
         #expect(throws: TreeOpeningError.self) { try SecretTree.keyRecords(of: store) }
     }
+}
+
+/// A backup's header, whose part of a fixed length is that long, and the chunks after it.
+func splitBackup(_ backup: [UInt8], headerByteCount: Int) -> (header: [UInt8], chunks: [[UInt8]]) {
+    func number(_ place: Int) -> Int {
+        Int(backup[place]) | Int(backup[place + 1]) << 8 | Int(backup[place + 2]) << 16
+    }
+    var place = headerByteCount + number(48)
+    let header = Array(backup[..<place])
+    var chunks: [[UInt8]] = []
+    while place < backup.count {
+        let count = 44 + number(place)
+        chunks.append(Array(backup[place..<place + count]))
+        place += count
+    }
+    return (header, chunks)
 }

@@ -211,21 +211,9 @@ extension BackupTests {
         let full = try backup(house.tree, memory)
         try change(house, 0)
         let (one, two) = (try backup(house.tree, since: full, memory), try backup(house.tree, since: full, memory))
-        func split(_ backup: [UInt8]) -> (header: [UInt8], chunks: [[UInt8]]) {
-            func number(_ place: Int) -> Int {
-                Int(backup[place]) | Int(backup[place + 1]) << 8 | Int(backup[place + 2]) << 16
-            }
-            var place = 84 + number(48)
-            let header = Array(backup[..<place])
-            var chunks: [[UInt8]] = []
-            while place < backup.count {
-                let count = 44 + number(place)
-                chunks.append(Array(backup[place..<place + count]))
-                place += count
-            }
-            return (header, chunks)
-        }
-        let ((header, parts), (otherHeader, otherParts)) = (split(one), split(two))
+        let ((header, parts), (otherHeader, otherParts)) = (
+            splitBackup(one, headerByteCount: 84), splitBackup(two, headerByteCount: 84)
+        )
         #expect(header != otherHeader && parts.count > 2 && parts.count == otherParts.count)
         #expect(throws: Never.self) { try check(full, header + parts.joined(), with: house.keyService) }
         var (swapped, mixed) = (parts, parts)
