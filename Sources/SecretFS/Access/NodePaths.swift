@@ -14,12 +14,21 @@ final class NodePaths: Sendable {
     }
 
     /// Nearly every node has one name, which needs no array of its own: a keyring may have very many nodes.
-    private enum Few<Value> {
+    private enum Few<Value: Sendable>: Sendable {
         case none
         case one(Value)
         case more([Value])
 
         init(_ values: [Value]) { self = values.count == 1 ? .one(values[0]) : values.isEmpty ? .none : .more(values) }
+
+        /// Without an array.
+        func contains(where test: (Value) -> Bool) -> Bool {
+            switch self {
+            case .none: false
+            case .one(let value): test(value)
+            case .more(let values): values.contains(where: test)
+            }
+        }
 
         var all: [Value] {
             switch self {
@@ -63,9 +72,10 @@ final class NodePaths: Sendable {
     /// A node was found under a name, or got it.
     func note(_ id: NodeID, named name: UnsafeRawBufferPointer, in parent: NodeID) {
         shard(of: id).nodes.withLock { nodes in
-            let names = nodes[id]?.names.all ?? []
-            let isKnown = names.contains { $0.parent == parent && $0.bytes.elementsEqual(name) }
-            if isKnown || names.count > Self.namesLimit { return }
+            let known = nodes[id]?.names ?? .none
+            if known.contains(where: { $0.parent == parent && $0.bytes.elementsEqual(name) }) { return }
+            let names = known.all
+            if names.count > Self.namesLimit { return }
             if nodes.count >= Self.shardLimit, nodes[id] == nil { nodes.removeAll(keepingCapacity: true) }
             nodes[id] = Known(names: Few(names + [Name(parent: parent, bytes: Path(name))]))
         }

@@ -118,7 +118,8 @@ struct SlotRemove: ParsableCommand {
             return work.latest
         }
         Output.line(
-            "\(target.store): opened by \(work.count - 1) key services now; KEK version \(work.latest) is its primary")
+            "\(target.store): opened by \(work.count == 2 ? "1 key service" : "\(work.count - 1) key services") now; KEK version \(work.latest) is its primary"
+        )
         SlotWork.tellOfOldCopies()
     }
 }
