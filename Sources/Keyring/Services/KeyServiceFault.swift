@@ -1,3 +1,5 @@
+internal import Glibc
+
 /// Why a key service did not do what it was asked for.
 public struct KeyServiceFault: Sendable, Equatable {
     public enum Reason: Sendable, Equatable {
@@ -15,6 +17,18 @@ public struct KeyServiceFault: Sendable, Equatable {
         case misconfigured
         /// An answer that is none.
         case malformedAnswer
+
+        /// How control files and audit records tell it (INTERFACE, section 3).
+        public var errno: Int32 {
+            switch self {
+            case .unreachable, .malformedAnswer, .misconfigured: EHOSTUNREACH
+            case .timedOut: ETIMEDOUT
+            case .denied: EKEYREJECTED
+            case .keyDisabled: EKEYREVOKED
+            case .keyMissing: ENOKEY
+            case .keyInUse: EEXIST
+            }
+        }
     }
 
     public let reason: Reason

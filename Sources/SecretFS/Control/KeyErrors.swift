@@ -14,20 +14,9 @@ extension Errno {
         case .doesNotAuthenticate, .damaged: self.init(EBADMSG)
         case .wrongSecret: self.init(EKEYREJECTED)
         case .serviceUnavailable: self.init(EHOSTUNREACH)
-        case .service(let fault): self.init(fault.reason)
+        case .service(let fault): self.init(fault.reason.errno)
         case .cannotLock: self.init(ENOMEM)
         default: self.init(EIO)
-        }
-    }
-
-    private init(_ reason: KeyServiceFault.Reason) {
-        switch reason {
-        case .unreachable, .malformedAnswer, .misconfigured: self.init(EHOSTUNREACH)
-        case .timedOut: self.init(ETIMEDOUT)
-        case .denied: self.init(EKEYREJECTED)
-        case .keyDisabled: self.init(EKEYREVOKED)
-        case .keyMissing: self.init(ENOKEY)
-        case .keyInUse: self.init(EEXIST)
         }
     }
 

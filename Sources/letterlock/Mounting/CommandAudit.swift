@@ -82,7 +82,7 @@ struct CommandAudit {
 
 extension Failure {
     /// How records, and commands of the control directory, tell why something was not done.
-    var errno: Int32 { isTimeout ? ETIMEDOUT : code.errno }
+    var errno: Int32 { serviceErrno ?? code.errno }
 }
 
 extension ExitCode {

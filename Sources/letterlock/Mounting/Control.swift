@@ -117,6 +117,10 @@ struct Control {
         case ESTALE:
             Failure(
                 "the latest KEK version is another by now", hint: "see 'letterlock key list \(mountpoint)'")
+        case EKEYREVOKED where name == "unlock":
+            Failure("the key service's key is disabled", hint: "enable it there, and unlock once more", code: .locked)
+        case ENOKEY where name == "unlock":
+            Failure("the key service has no such key", hint: "was it deleted there?", code: .locked)
         case ENOKEY: Failure("\(subject): locked or destroyed", code: .locked)
         case EKEYREVOKED: Failure("\(subject) is disabled, compromised or pending destruction")
         case EKEYEXPIRED: Failure("\(subject) is below min_decryption_version")

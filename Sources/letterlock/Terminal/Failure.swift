@@ -22,8 +22,8 @@ struct Failure: Error {
     var message: String
     var hint: String?
     var code: ExitCode
-    /// A key service said nothing in time, which the exit code does not tell from one that is not there.
-    var isTimeout = false
+    /// What a key service has, which the exit code does not tell from others: a disabled key from a service that is not there.
+    var serviceErrno: Int32?
 
     init(_ message: String, hint: String? = nil, code: ExitCode = .failed) {
         self.message = message

@@ -134,7 +134,7 @@ extension Messages {
 
     private static func failure(_ fault: KeyServiceFault) -> Failure {
         var failure = Failure(fault.message, hint: fault.hint, code: code(of: fault.reason))
-        failure.isTimeout = fault.reason == .timedOut
+        failure.serviceErrno = fault.reason.errno
         return failure
     }
 

@@ -34,6 +34,14 @@ final class SoftHSM {
             ] + more, environment: environment)
     }
 
+    func removeKey(_ label: String) throws {
+        try workspace.done(
+            [
+                "pkcs11-tool", "--module", Self.module, "--token-label", "t", "--login", "--pin", Self.pin,
+                "--delete-object", "--type", "secrkey", "--label", label,
+            ], environment: environment)
+    }
+
     /// As its administrator may: CKA_DECRYPT of its keys, in the files that they are.
     func allowOpening(_ isAllowed: Bool) throws {
         // The attribute's number, that it is a truth value, and the value.

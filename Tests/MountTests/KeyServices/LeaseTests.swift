@@ -38,7 +38,9 @@ struct LeaseTests {
         expectErrno(ENOKEY) { _ = try text(work("mnt/secret")) }
         expectErrno(ENOKEY) { _ = try open.read(1, at: 0) }
         // Nothing opens it until the service does.
-        expectErrno(EHOSTUNREACH) { try OpenFile(work("mnt/.letterlock/unlock"), O_WRONLY).write("1") }
+        expectErrno(EKEYREVOKED) { try OpenFile(work("mnt/.letterlock/unlock"), O_WRONLY).write("1") }
+        let refused = try run("unlock", work("mnt"))
+        #expect(refused.status == 4 && refused.complaint.contains("key is disabled"), "\(refused.complaint)")
         try cloud.ask("EnableKey", #"{"KeyId":"\#(cloud.key)"}"#)
         #expect(try run("unlock", work("mnt")).status == 0)
         #expect(try text(work("mnt/secret")) == "value")

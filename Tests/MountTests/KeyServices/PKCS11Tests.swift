@@ -40,6 +40,21 @@ struct PKCS11Tests {
         expectErrno(EHOSTUNREACH) { try OpenFile(work("mnt/.letterlock/unlock"), O_WRONLY).write("1") }
     }
 
+    /// The exit code is a service's failure, whichever it is.
+    @Test func unlockTellsADisabledKeyFromOneThatIsMissing() throws {
+        let key = "pkcs11:" + hsm.uri()
+        expect(try run("init", work.store, "--key-service", key), 0)
+        expect(try run("mount", work.store, work("mnt"), "--key-service", key), 0)
+        defer { _ = try? run("umount", work("mnt")) }
+        expect(try run("lock", work("mnt")), 0)
+        try hsm.allowOpening(false)
+        expectErrno(EKEYREVOKED) { try OpenFile(work("mnt/.letterlock/unlock"), O_WRONLY).write("1") }
+        expect(try run("unlock", work("mnt")), 4, "the key service's key is disabled")
+        try hsm.removeKey("prod")
+        expectErrno(ENOKEY) { try OpenFile(work("mnt/.letterlock/unlock"), O_WRONLY).write("1") }
+        expect(try run("unlock", work("mnt")), 4, "the key service has no such key")
+    }
+
     @Test func aModuleThatHangsEndsInAFailure() throws {
         let port = try SilentPort()
         let module = try HangingModule.make(work, port)
