@@ -291,6 +291,19 @@ final class AuditTests {
         #expect(try records("r['prev']").first == last)
     }
 
+    /// It always has an end that is not signed yet.
+    @Test func aLogThatIsBeingWrittenVerifies() throws {
+        try remount()
+        let writer = try work.start([
+            "bash", "-c", "for i in $(seq 60); do echo $i >'\(mounted("busy"))'; sleep 0.05; done",
+        ])
+        for _ in 0..<2 {
+            let verdict = try verify()
+            #expect(verdict.status == 0 && verdict.text.hasPrefix("ok "), "\(verdict.complaint)\(verdict.text)")
+        }
+        #expect(try writer.wait().status == 0)
+    }
+
     @Test func whoeverCutsOrChangesItIsFoundOut() throws {
         try remount()
         for name in ["a", "b"] { try put(name, mounted(name)) }

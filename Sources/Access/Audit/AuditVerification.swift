@@ -14,6 +14,7 @@ public struct AuditVerification {
     private var last: AuditHead?
     private var isClosed = false
     private var unsigned = 0
+    private var endsWithinLine = false
     /// A line that is no record, which a server that died may have left, if the next one begins anew.
     private var fragment: Int?
     /// Requests that had no answer so far.
@@ -44,9 +45,14 @@ public struct AuditVerification {
         return store
     }
 
+    /// How many records a signature covers.
+    public var signedCount: Int { recordCount - unsigned }
+
     /// What is made of it.
     public struct Verdict: Sendable {
         public var isSound: Bool
+        /// Nothing is wrong but its end, which is as that of a log that is being written.
+        public var isUnfinished = false
         /// `ok N records`, or where the chain breaks.
         public var text: String
     }
@@ -67,7 +73,10 @@ public struct AuditVerification {
 
     mutating func take(_ bytes: ArraySlice<UInt8>, isWhole: Bool) {
         line += 1
-        guard isWhole else { return problem("line \(line) has no end: the log was cut within a record") }
+        guard isWhole else {
+            endsWithinLine = true
+            return problem("line \(line) has no end: the log was cut within a record")
+        }
         guard let record = AuditLine(bytes) else {
             if fragment != nil || last == nil { return problem("line \(line) is no record") }
             fragment = line
@@ -125,7 +134,7 @@ public struct AuditVerification {
     ///   - known: The last record, as it is known from elsewhere.
     ///   - isLive: The log is being written, and `known` was its end a moment ago.
     public func verdict(known: AuditHead?, isLive: Bool) -> Verdict {
-        if let firstProblem { return Verdict(isSound: false, text: firstProblem) }
+        if let firstProblem { return Verdict(isSound: false, isUnfinished: endsWithinLine, text: firstProblem) }
         if let fragment { return Verdict(isSound: false, text: "line \(fragment) is no record") }
         guard let last else {
             return known == nil || known == AuditHead()
@@ -146,7 +155,7 @@ public struct AuditVerification {
         }
         if !isLive, unsigned > 0 {
             return Verdict(
-                isSound: false,
+                isSound: false, isUnfinished: true,
                 text: "the last \(unsigned) records are not signed: the end was cut off, or the log is being written")
         }
         return Verdict(isSound: true, text: "ok \(recordCount) records" + notes(isLive: isLive))

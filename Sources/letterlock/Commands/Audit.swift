@@ -13,7 +13,7 @@ struct AuditVerify: ParsableCommand {
         discussion: """
             Needs no key and no mount. Signatures are checked with the key that is given, else with the one that this machine \
             remembers of the store, else with the one that the log itself names: then it tells changes, but not a log that \
-            somebody else has made up.
+            somebody else has made up. Of a log that is being written, the end is waited for to be signed.
             """)
 
     @Argument(help: "The log, or where its keyring is mounted.", completion: .file())
@@ -47,11 +47,27 @@ struct AuditVerify: ParsableCommand {
             Output.warn(
                 "nothing is remembered of this log here: its end, and who has signed it, are what it says itself")
         }
-        var verification = AuditVerification(key: signer)
-        verification.read(file)
-        let verdict = verification.verdict(known: known, isLive: false)
+        let verdict = Self.verdict(file, signer: signer, known: known)
         guard verdict.isSound else { throw Failure("\(file): \(verdict.text)", code: .integrity) }
         Output.line(verdict.text)
+    }
+
+    /// What is being written is signed once a second, and has always an end that is not: so it is looked at again until what was
+    /// there at first is signed. Of a log that was cut it never is.
+    private static func verdict(_ file: String, signer: [UInt8]?, known: AuditHead?) -> AuditVerification.Verdict {
+        var count: Int?
+        var looksLeft = 6
+        while true {
+            var verification = AuditVerification(key: signer)
+            verification.read(file)
+            let (all, signed) = (verification.recordCount, verification.signedCount)
+            let isBeingWritten = signed < all && signed >= count ?? all
+            let verdict = verification.verdict(known: known, isLive: isBeingWritten)
+            looksLeft -= 1
+            guard verdict.isUnfinished, looksLeft > 0 else { return verdict }
+            count = count ?? all
+            usleep(400_000)
+        }
     }
 }
 
