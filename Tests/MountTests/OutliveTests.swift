@@ -129,6 +129,8 @@ final class OutliveTests {
         let outcome = try mounted.workspace.letterlock("upgrade", mounted.path)
         #expect(outcome.status == 0, "\(outcome.complaint)")
         #expect(try mounted.process("server") != old)
+        let status = try text(mounted.control("status"))
+        #expect(status.contains("\"upgrades\":1") && status.contains("\"generation\":2"), "\(status)")
         var byte: UInt8 = 0
         #expect(pread(open.descriptor, &byte, 1, 0) == 1 && byte == UInt8(ascii: "x"))
         try open.close()

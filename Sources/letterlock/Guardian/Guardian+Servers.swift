@@ -146,7 +146,6 @@ extension Guardian {
         } else {
             close(program)
             program = newer
-            board.servers += 1
             board.endUpgrade(true, "")
         }
     }

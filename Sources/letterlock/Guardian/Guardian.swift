@@ -230,6 +230,8 @@ final class Guardian {
                 return false
             }
             self.candidate = nil
+            // Before it starts, which is when it reads which one it is.
+            board.servers += 1
             tellToGo(candidate, isAwaited: server.failure == nil)
             return false
         }
