@@ -234,9 +234,12 @@ final class OutliveTests {
         #expect(try text(mounted("f")) == "x")
     }
 
-    @Test func aDeadMountIsTakenAwayByTheNextMount() throws {
+    /// - Parameter isKnown: The kernel has the attributes of the mount's root yet.
+    @Test(arguments: [false, true])
+    func aDeadMountIsTakenAwayByTheNextMount(isKnown: Bool) throws {
         try put("x", mounted("f"))
         let processes = [mounted.guardian, mounted.server]
+        if isKnown { _ = try attributes(mounted.path) }
         // Stopped first, so that neither can act on the other's death.
         for process in processes { kill(process, SIGSTOP) }
         for process in processes { kill(process, SIGKILL) }

@@ -90,8 +90,8 @@ struct MountRequest {
     // MARK: - Before anything is opened
 
     private static func mountDirectory(_ path: String) throws(Failure) -> String {
+        if isDead(path) { try clearDeadMount(path) }
         var attributes = stat()
-        if stat(path, &attributes) != 0, errno == ENOTCONN { try clearDeadMount(path) }
         let directory: String
         switch Paths.resolved(path) {
         case .success(let path): directory = path
@@ -104,6 +104,16 @@ struct MountRequest {
             throw Failure("mount point \(path) is not a directory", hint: "name one; what is in it is hidden meanwhile")
         }
         return directory
+    }
+
+    /// True for a mount whose server is gone.
+    private static func isDead(_ path: String) -> Bool {
+        var attributes = stat()
+        guard stat(path, &attributes) == 0 else { return errno == ENOTCONN }
+        // The kernel may know the attributes of its root yet; how full it is, it asks for each time.
+        guard MountTable().entry(at: Paths.resolvedParent(path))?.isLetterlock == true else { return false }
+        var statistics = statvfs()
+        return statvfs(path, &statistics) != 0 && errno == ENOTCONN
     }
 
     /// Takes away what a guardian that was killed has left behind.
