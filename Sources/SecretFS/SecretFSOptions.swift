@@ -52,6 +52,8 @@ public struct SecretFSOptions: Sendable {
 
     /// What was asked of key services, for `metrics`.
     public var keyServiceReport: (@Sendable () -> [KeyServiceCalls])?
+    /// When `verify`, for which it is not mounted, has last found nothing wrong; nil if it never did.
+    public var lastVerification: Timestamp?
     /// When the keyring was last backed up, and where to remember it; nil if nobody does.
     public var backups: BackupNotes?
 

@@ -29,7 +29,7 @@ extension SecretTree {
         do {
             for what in try store.integrityCheck() { check.problem(nil, "the store's file: \(what)") }
         } catch { check.problem(nil, "\(TreeError(error))") }
-        for problem in problems where !check.report.problems.contains(problem) {
+        for problem in problemsByNode where !check.report.problems.contains(problem) {
             check.report.problems.append(problem)
         }
         check.report.fileCount = fileCount
@@ -56,8 +56,9 @@ private struct Verification {
         isFolded = tree.store.overlayKeys.isEmpty
     }
 
-    mutating func problem(_ node: NodeID?, _ description: String) {
-        let problem = Problem(node: node, description: description)
+    mutating func problem(_ node: NodeID?, content: UInt64? = nil, _ description: String) {
+        var problem = Problem(node: node, description: description)
+        problem.content = content
         if report.problems.count < Self.problemLimit, !report.problems.contains(problem) {
             report.problems.append(problem)
         }
@@ -107,8 +108,12 @@ private struct Verification {
         if tree.state.suspects[record] != nil { return }  // named when the tree was opened
         let isSound: Bool
         switch RecordKind(rawValue: record.kind) {
-        case .configuration, .lifecycle, .treeKey, .root:
+        case .configuration, .lifecycle, .treeKey:
             isSound = true  // opened already
+        case .root:
+            guard record != RecordKey(.root) else { return }  // opened already
+            // It is not counted, so its being there says nothing of the others.
+            return problem(nil, "a second root record was added")
         case .localizer:
             return check(localizer: (tree.state.localizerSeal ?? seals.root).open(record, value) { Localizer($0) })
         case .node:
@@ -142,7 +147,7 @@ private struct Verification {
         guard !isSound else { return }
         switch RecordKind(rawValue: record.kind) {
         case .envelope, .map, .garbage, .body:
-            problem(nil, "\(record.name) of content \(record.owner) does not authenticate")
+            problem(nil, content: record.owner, "\(record.name) of content \(record.owner) does not authenticate")
         case .document: problem(nil, "\(record.name) does not authenticate")
         default: problem(owner, "\(record.name) of inode \(record.owner) does not authenticate")
         }
@@ -151,9 +156,11 @@ private struct Verification {
     // MARK: How they hang together
 
     mutating func connections() throws(TreeError) {
+        var owners: [UInt64: NodeID] = [:]
         for (id, node) in nodes.sorted(by: { $0.key < $1.key }) {
             checkLinks(id, node)
             if node.attributes.content != 0 {
+                owners[node.attributes.content] = id
                 contents.remove(node.attributes.content)
                 if !node.isInBlocks { bodies.remove(node.attributes.content) }
                 try checkContent(of: node)
@@ -167,6 +174,11 @@ private struct Verification {
             problem(nil, "content record \(content) belongs to no file")
         }
         for content in contents.sorted() { problem(nil, "content \(content) belongs to no file") }
+        for index in report.problems.indices {
+            guard let content = report.problems[index].content else { continue }
+            report.problems[index].content = nil
+            report.problems[index].node = owners[content]
+        }
     }
 
     private mutating func checkLinks(_ id: NodeID, _ node: NodeRecord) {

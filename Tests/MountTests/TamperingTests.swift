@@ -52,6 +52,7 @@ struct TamperingTests {
         try expectClean()
         try expectClean()
         try mounted.mount()
+        #expect(try mounted.answer("status").contains("\"last_verify\":\"20"))
         #expect(Set(reads(four).values) == [0])
     }
 
@@ -101,6 +102,8 @@ struct TamperingTests {
             #expect(try text(mounted("c")) == "new")
             expectDone(unlink(mounted("c")))
             try mounted.unmount()
+            let verified = try verify()
+            #expect(verified.status == 5 && verified.text.contains("/\(damaged): "), "\(verified.text)")
             try edit.set(key, value)
         }
     }

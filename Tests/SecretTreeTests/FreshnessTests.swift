@@ -32,6 +32,15 @@ import Testing
         }
     }
 
+    @Test func `a second root record is named`() throws {
+        let (house, _, records) = try house()
+        let (key, value) = try #require(records.first { $0.key.kind == Kind.root })
+        try house.tamper { $0.put(RecordKey(kind: Kind.root, owner: key.owner, high: key.high, low: 7), value) }
+        let tree = try house.reopened()
+        #expect(try tree.bytes(of: tree.find("one").id) != [])
+        #expect(try tree.verify().problems.map(\.description) == ["a second root record was added"])
+    }
+
     @Test func `a record put back, taken away or added is named and refused`() throws {
         let (house, files, old) = try house()
         try house.tree.put(Array("newer value".utf8), to: files[1])

@@ -25,7 +25,7 @@ extension SecretFS {
             ("versions", .object(counts.map { ($0.state, .number($0.count)) })),
             ("key_services", .array(keyring.keyServices.map { .text($0) })),
             ("jobs", jobsDocument),
-            ("last_verify", .null),
+            ("last_verify", .optional(options.lastVerification?.rfc3339)),
             ("server", options.serverDocument),
             ("guardian", options.guardianDocument),
             ("audit", auditDocument),
@@ -36,12 +36,7 @@ extension SecretFS {
     }
 
     /// What is damaged, by the paths of the files that it concerns where there are any.
-    private var namedProblems: [String] {
-        tree.problemsByNode.map { problem in
-            guard let path = problem.node.flatMap(gate.paths.path) else { return problem.description }
-            return String(decoding: path, as: UTF8.self) + ": " + problem.description
-        }
-    }
+    private var namedProblems: [String] { gate.paths.named(tree.problemsByNode) }
 
     var keyListDocument: JSON {
         let counts = tree.versionCounts

@@ -1,4 +1,6 @@
 import ArgumentParser
+import Keyring
+import SecretFS
 import SecretTree
 import Storage
 
@@ -23,14 +25,16 @@ struct Verify: ParsableCommand {
             path, key: .source(try keys.source()), readOnly: true, purpose: "verify", acceptsRollback: acceptRollback)
         open.warnings.forEach(Output.warn)
         let report = try open.tree.verify()
+        let problems = open.tree.named(report.problems)
         try? open.tree.close()
-        for problem in report.problems { Output.line(Output.printable(problem.description)) }
+        for problem in problems { Output.line(Output.printable(problem)) }
         guard report.problems.isEmpty else {
             let count = report.problems.count
             throw Failure(
                 "\(store): \(count) \(count == 1 ? "thing is" : "things are") wrong",
                 hint: "the files named above cannot be trusted: restore them from a backup", code: .integrity)
         }
+        TimeMemory.verification(history: open.keyring.historyName).note(.now())
         if report.unreadableCount > 0 {
             Output.warn(
                 "\(report.unreadableCount) files are under KEK versions that may not be used; not opened")

@@ -3,11 +3,11 @@ import SecretTree
 
 /// When a store was last backed up, as far as anybody here knows: beside what else is remembered of it.
 struct BackupMemory {
-    private let path: String
+    private let time: TimeMemory
     let catalogues: BackupCatalogues
 
     init(history: String) {
-        path = "\(EpochMemory.directory)/\(history).backup"
+        time = TimeMemory(history: history, suffix: "backup")
         catalogues = BackupCatalogues(directory: EpochMemory.directory, history: history)
     }
 
@@ -17,16 +17,8 @@ struct BackupMemory {
     }
 
     /// Nil if there was no backup from here.
-    var last: Timestamp? {
-        guard let bytes = try? SmallFile.read(path, limit: 64) else { return nil }
-        let words = String(decoding: bytes, as: UTF8.self).split { $0 == " " || $0 == "\n" }
-        guard words.count == 2, let seconds = Int64(words[0]), let nanoseconds = UInt32(words[1]) else { return nil }
-        return Timestamp(seconds: seconds, nanoseconds: nanoseconds)
-    }
+    var last: Timestamp? { time.last }
 
     /// A backup that cannot be remembered is one nevertheless.
-    func note(_ time: Timestamp) {
-        EpochMemory.makeDirectory(EpochMemory.directory)
-        try? SmallFile.replace(path, with: "\(time.seconds) \(time.nanoseconds)\n")
-    }
+    func note(_ time: Timestamp) { self.time.note(time) }
 }

@@ -90,6 +90,7 @@ final class ServedKeyring: Sendable {
         if known < 0 { lock.store(fcntl(opened.store.lockDescriptor, F_DUPFD_CLOEXEC, 64), ordering: .relaxed) }
         state.withLock { $0 = State(opened: opened, keeper: keeper) }
         var options = options(era: board.nextEra())
+        options.lastVerification = TimeMemory.verification(history: opened.keyring.historyName).last
         let backups = BackupMemory(history: opened.keyring.historyName)
         let warn = log
         options.backups = SecretFSOptions.BackupNotes(
