@@ -1,6 +1,7 @@
-import Access
 import Glibc
 import Testing
+
+@testable import Access
 
 /// Who a thread is.
 struct IdentityTests {
@@ -42,4 +43,15 @@ struct IdentityTests {
     func units(cgroup: String, unit: String?) {
         #expect(ProcessIdentity(supposedPID: 1, exe: nil, cgroup: cgroup).unit == unit)
     }
+
+    @Test(
+        "control groups",
+        arguments: [
+            ("0::/system.slice/a.service\n", "/system.slice/a.service"), ("0::/\n", "/"), ("", nil), ("x\n", nil),
+            ("9:name=systemd:/system.slice/a.service\n0::/b\n", "/system.slice/a.service"),
+            ("0::/b:c\n9:name=systemd:/\n", "/b:c"),
+            ("9:name=systemd:/\n8:pids:/\n4:memory:/docker/0123\n1:cpu,cpuacct:/x\n0::/\n", "/docker/0123"),
+            ("4:memory:/x\n0::/y\n", "/y"),
+        ] as [(String, String?)])
+    func controlGroups(table: String, group: String?) { #expect(ProcDirectory.controlGroup(table) == group) }
 }

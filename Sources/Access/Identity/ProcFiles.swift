@@ -108,18 +108,27 @@ struct ProcDirectory: Sendable {
         return process.map { ($0, groups) }
     }
 
-    /// The control group: systemd's own hierarchy if there is one, else the unified one.
+    /// The control group: of systemd's own hierarchy if the process is anywhere but at its root, else of the unified one, else of the
+    /// first where it is: without systemd its hierarchy may be there, and nobody in it.
     var controlGroup: String? { text("cgroup").flatMap(Self.controlGroup) }
 
     static func controlGroup(_ table: String) -> String? {
+        var systemd: Substring?
         var unified: Substring?
+        var other: Substring?
         for line in table.split(separator: "\n") {
             let parts = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
             guard parts.count == 3 else { continue }
-            if parts[1] == "name=systemd" { return String(parts[2]) }
-            if parts[0] == "0", parts[1].isEmpty { unified = parts[2] }
+            if parts[1] == "name=systemd" {
+                systemd = parts[2]
+            } else if parts[0] == "0", parts[1].isEmpty {
+                unified = parts[2]
+            } else if other == nil, parts[2] != "/" {
+                other = parts[2]
+            }
         }
-        return unified.map(String.init)
+        let found = [systemd, unified, other].compactMap(\.self)
+        return (found.first { $0 != "/" } ?? found.first).map(String.init)
     }
 }
 
