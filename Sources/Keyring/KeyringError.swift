@@ -4,6 +4,8 @@ public enum KeyringError: Error, Sendable, Equatable {
     case wrongSecret
     /// No slot is of this service's kind; these are there.
     case noMatchingSlot(kinds: [String])
+    /// So many are all that a keyring has.
+    case noFreeSlot(limit: Int)
     /// What the key service says.
     case serviceUnavailable(String)
     /// A service that is asked over the network or by a library of its own.

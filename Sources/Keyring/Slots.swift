@@ -55,10 +55,10 @@ extension UnlockedKeyring {
 
     /// The configuration with one more slot, to be stored in the place of the old one. The keys stay.
     ///
-    /// - Throws: `.serviceUnavailable` if there is no room; `.damaged` if the new slot would not open.
+    /// - Throws: `.noFreeSlot` if there is no room; `.damaged` if the new slot would not open.
     public func addingSlot(_ service: any KeyService) throws(KeyringError) -> [UInt8] {
         guard configuration.slots.count < Configuration.slotLimit else {
-            throw .serviceUnavailable("a keyring has at most \(Configuration.slotLimit) key services")
+            throw .noFreeSlot(limit: Configuration.slotLimit)
         }
         var changed = configuration
         changed.slots.append(try changed.slot(of: service, for: rootKey))

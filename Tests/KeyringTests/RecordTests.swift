@@ -163,7 +163,7 @@ import Testing
             let more = try keyring.addingSlot(PlainKeyService(UInt8(100 + byte)))
             keyring = try unlock(more, lifecycle, with: PlainKeyService(UInt8(100 + byte)))
         }
-        #expect(throws: KeyringError.self) { try keyring.addingSlot(PlainKeyService(99)) }
+        #expect(throws: KeyringError.noFreeSlot(limit: 16)) { try keyring.addingSlot(PlainKeyService(99)) }
     }
 
     private func bits(of bytes: [UInt8]) -> [(Int, UInt8)] {

@@ -50,6 +50,9 @@ extension Messages {
                 "this keyring is not opened by such a key",
                 hint: "it takes: \(kinds.joined(separator: ", ")); say which with --key-service",
                 code: .wrongSecret)
+        case .noFreeSlot(let limit):
+            Failure(
+                "a keyring has at most \(limit) key services", hint: "remove one with 'letterlock unlock-with remove'")
         case .io(let path, let number):
             Failure(
                 path, errno: number,
