@@ -132,6 +132,10 @@ struct Control {
         case EHOSTUNREACH, ETIMEDOUT: Failure("the key service cannot be reached", code: .locked)
         case EROFS: Failure("\(mountpoint) is mounted read-only")
         case ENOSPC: Failure("the store's disk is full", hint: "free some space; nothing was changed")
+        case EIO:
+            Failure(
+                "cannot \(reading ? "read" : "write") \(path(name))", errno: number,
+                hint: "if the audit log cannot be written nothing is done: 'letterlock status \(mountpoint)' tells")
         default: Failure("cannot \(reading ? "read" : "write") \(path(name))", errno: number)
         }
     }
