@@ -111,6 +111,13 @@ final class ReadershipTests {
         #expect(rows(found) == [#"/x\\ 4 1 0"#])
     }
 
+    @Test func whatIsNullIsNotThere() throws {
+        try append(line(1).replacing("\"exe\":", with: "\"unit\":null,\"was\":"))
+        var found = readership()
+        found.read(path) { _ in false }
+        #expect(found.rows.count == 1 && found.rows.allSatisfy { $0.unit == nil && $0.exe == nil })
+    }
+
     @Test func nonsenseIsPassedOver() throws {
         let whole = line(1).dropLast()
         for cut in 0..<whole.count { try append(String(whole.prefix(cut)) + "\n") }

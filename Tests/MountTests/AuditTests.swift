@@ -69,6 +69,8 @@ final class AuditTests {
         let answers = try records(
             "r['errno'], r['kek_version'], r['pid'] > 1", where: "r['type'] == 'response' and r.get('path') == '/key'")
         #expect(answers == ["0 1 True"])
+        // What is not known is null, and not missing.
+        #expect(!(try records("r['unit'], r['exe'], r['kek_version']", where: "r['type'] == 'response'").isEmpty))
         let refused = try records(
             "r['type'], r['decision'], r['rule'], r.get('errno')", where: "r.get('path') == '/shut'")
         #expect(refused == ["request deny only nobody None", "response deny only nobody 13"])

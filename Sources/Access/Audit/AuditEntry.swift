@@ -87,16 +87,20 @@ extension ProcessIdentity {
     static func auditText(pid: Int32, exe: String?, isExeVerified: Bool, unit: String?) -> [UInt8] {
         var text = AuditText()
         text.add("pid", number: pid)
-        if let exe { text.add("exe", exe) }
+        text.add("exe", orNull: exe)
         if exe != nil, !isExeVerified { text.add(",\"exe_verified\":false") }
-        if let unit { text.add("unit", unit) }
+        text.add("unit", orNull: unit)
         return text.bytes
     }
 }
 
 extension AuditText {
     mutating func add(_ response: AuditEntry.Response) {
-        if let version = response.kekVersion { add("kek_version", number: version) }
+        if let version = response.kekVersion {
+            add("kek_version", number: version)
+        } else {
+            add(",\"kek_version\":null")
+        }
         add("errno", number: response.errno)
     }
 }

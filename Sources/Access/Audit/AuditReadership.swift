@@ -225,7 +225,9 @@ private struct AuditAccess {
                 while place < line.endIndex - 1, line[place] != UInt8(ascii: ",") { place += 1 }
                 value = line[start..<place]
             }
-            guard body(String(decoding: name, as: UTF8.self), value) else { return false }
+            // As if it were not there.
+            let isNull = line[value.startIndex - 1] != quote && value.elementsEqual("null".utf8)
+            guard isNull || body(String(decoding: name, as: UTF8.self), value) else { return false }
             guard place < line.endIndex, line[place] == UInt8(ascii: ",") || place == line.endIndex - 1 else {
                 return false
             }

@@ -95,6 +95,13 @@ struct AuditText: ~Copyable {
     /// `,"name":"value"`
     mutating func add(_ name: StaticString, _ value: String) { add(name, bytes: value.utf8) }
 
+    /// What every record of its kind has, known or not.
+    mutating func add(_ name: StaticString, orNull value: String?) {
+        if let value { return add(name, value) }
+        begin(name)
+        add("null")
+    }
+
     mutating func add(_ name: StaticString, number: some BinaryInteger) {
         begin(name)
         add(number: number)

@@ -89,7 +89,10 @@ public struct AuditVerification {
         }
         if let last {
             guard record.number == last.number + 1 || record.type == "gap" && record.number > last.number else {
-                return problem("records \(last.number + 1) to \(record.number &- 1) are missing before line \(line)")
+                return problem(
+                    record.number > last.number
+                        ? "records \(last.number + 1) to \(record.number - 1) are missing before line \(line)"
+                        : "record \(record.number) (line \(line)) comes too late: record \(last.number) is before it")
             }
             if record.type != "gap", record.previous != last.hash {
                 return problem("record \(record.number) (line \(line)) does not follow the one before it")
