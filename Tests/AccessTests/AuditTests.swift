@@ -200,6 +200,16 @@ final class AuditTests {
         }
     }
 
+    @Test func `a log that is removed while it is written goes on in a new file, which tells of it`() throws {
+        let log = try open()
+        try log.record(entry("m-1"), response: .init(errno: 0, kekVersion: nil))
+        unlink(path)
+        try log.record(entry("m-2"), response: .init(errno: 0, kekVersion: nil))
+        log.close()
+        #expect(try lines().first?.contains("\"type\":\"opened\",\"reason\":\"cut\"") == true)
+        #expect(verdict().text.contains("were missing when it was written"), "\(verdict().text)")
+    }
+
     @Test func `what cannot be recorded does not happen, and is made good`() throws {
         // /dev/full takes nothing.
         #expect(throws: AuditFailure.self) { try open(path: "/dev/full") }

@@ -77,9 +77,15 @@ final class AuditFile {
         return number
     }
 
-    /// Sees whether somebody has shortened it: now and then, as records would pay for it.
+    /// Sees whether somebody has shortened or removed it: now and then, as records would pay for it.
     func lookForCut() {
         guard descriptor >= 0 else { return }
+        var found = stat()
+        if fstat(descriptor, &found) == 0, found.st_nlink == 0 {
+            // What is written there nobody will read. If no new one can be made, that is what keeps records from being taken.
+            if open() == 0 { wasCut = true }
+            return
+        }
         let size = Int64(lseek(descriptor, 0, SEEK_END))
         if size >= 0, size < end { wasCut = true }
         end = max(0, size)
