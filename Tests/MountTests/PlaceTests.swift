@@ -48,6 +48,8 @@ struct PlaceTests {
         }
         #expect(number == Errno(ENOSPC))
         #expect(whole > 5)
+        // A new value that there is no room for is none.
+        expectErrno(ENOSPC) { try put(pattern(20_000_000), work("mnt/kept")) }
         #expect(try text(work("mnt/kept")) == "kept from before")
         for index in 0..<whole {
             #expect(try contents(work("mnt/d/f\(index)")) == pattern(500_000, seed: UInt64(index)), "f\(index)")

@@ -68,6 +68,22 @@ struct WholeValueTests {
         #expect(try mounted.size(node) == 0)
     }
 
+    /// - Parameter isTriedAgain: The writer has gone on where it had failed.
+    @Test("a value that could not be written whole replaces none", arguments: [false, true])
+    func failedWrites(isTriedAgain: Bool) throws {
+        let mounted = try MountedTree()
+        let node = try mounted.make("a", "old")
+        let writer = try mounted.openToReplace(node)
+        try mounted.write("new", to: node, writer)
+        #expect(failure { () throws(Errno) in try mounted.write("x", to: node, writer, at: .max) } == EFBIG)
+        if isTriedAgain { try mounted.write("newer", to: node, writer) }
+        try mounted.fileSystem.flush(node, handle: writer, mounted.caller)
+        #expect(try mounted.value(node) == (isTriedAgain ? "newer" : "old"))
+        try mounted.close(node, writer)
+        #expect(try mounted.value(node) == (isTriedAgain ? "newer" : "old"))
+        #expect(mounted.tree.versionCounts.values.reduce(0, +) == 1)
+    }
+
     @Test("with a second writer plain order holds")
     func secondWriter() throws {
         let mounted = try MountedTree()

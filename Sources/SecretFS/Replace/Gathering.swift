@@ -6,7 +6,7 @@ import SecretTree
 /// What a writer does to the value that it gathers. False or nil: the session has ended, the file itself is meant.
 extension ReplaceSession {
     func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64, appends: Bool, _ by: Writing) throws(Errno) -> Bool {
-        try gather(by) { shadow throws(TreeError) in
+        try gather(by, at: offset) { shadow throws(TreeError) in
             try tree.write(shadow, at: offset, from: bytes, appends: appends, clearsSetID: false, now: by.now).size
         } != nil
     }
@@ -17,7 +17,7 @@ extension ReplaceSession {
         var change = AttributeChange()
         change.size = size
         let truncation = change
-        return try gather(by) { shadow throws(TreeError) in
+        return try gather(by, at: size) { shadow throws(TreeError) in
             try tree.setAttributes(of: shadow, truncation, now: by.now).size
         } != nil
     }

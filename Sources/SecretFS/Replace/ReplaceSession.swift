@@ -33,6 +33,8 @@ final class ReplaceSession: Sendable {
         var isUnsettled = false
         /// The last close was that of a process killed by a signal: what it left is half a value.
         var wasKilled = false
+        /// Where a write has failed, as for want of space, that nobody has tried again: what is gathered has a gap there.
+        var failedAt: UInt64?
         /// The thread that wrote last, or has begun it.
         var writer: Int32
         /// The row of the writer's handle in the ledger, where all of this is written down.
@@ -50,6 +52,7 @@ final class ReplaceSession: Sendable {
             clearsSetID = cell.marks.contains(.clearsSetID)
             isUnsettled = cell.marks.contains(.unsettled)
             wasKilled = cell.marks.contains(.wasKilled)
+            failedAt = cell.marks.contains(.hasFailed) ? 0 : nil
             writer = cell.writer
             self.cell = cell
         }
@@ -60,6 +63,7 @@ final class ReplaceSession: Sendable {
             if clearsSetID { marks.insert(.clearsSetID) }
             if isUnsettled { marks.insert(.unsettled) }
             if wasKilled { marks.insert(.wasKilled) }
+            if failedAt != nil { marks.insert(.hasFailed) }
             if let modificationTime {
                 cell.modificationTime = modificationTime
                 marks.insert(.hasTime)
@@ -128,21 +132,34 @@ final class ReplaceSession: Sendable {
 
     /// Changes the new content at the node where it gathers; `body` answers its size afterwards.
     ///
+    /// - Parameter offset: Where that begins, if the value lacks something should it fail.
     /// - Returns: that size; nil if the session has ended, and the file itself is meant.
-    func gather(_ by: Writing, _ body: (NodeID) throws(TreeError) -> UInt64) throws(Errno) -> UInt64? {
+    func gather(_ by: Writing, at offset: UInt64? = nil, _ body: (NodeID) throws(TreeError) -> UInt64) throws(Errno)
+        -> UInt64?
+    {
         // Before the lock, which whoever asks for the file's size takes as well.
         try answering { () throws(TreeError) in try tree.waitUntilSound() }
         return try state.withLock { state throws(Errno) -> UInt64? in
             let shadow: NodeID
-            switch state.stage {
-            case .untouched:
-                shadow = try answering { () throws(TreeError) in try tree.beginReplacement(of: node, now: by.now) }
-                state.stage = .gathering(shadow, byteCount: 0)
-                state.remember()
-            case .gathering(let node, _): shadow = node
-            case .ended: return nil
+            let byteCount: UInt64
+            do throws(TreeError) {
+                switch state.stage {
+                case .untouched:
+                    shadow = try tree.beginReplacement(of: node, now: by.now)
+                    state.stage = .gathering(shadow, byteCount: 0)
+                    state.remember()
+                case .gathering(let node, _): shadow = node
+                case .ended: return nil
+                }
+                byteCount = try body(shadow)
+            } catch {
+                if let offset {
+                    state.failedAt = min(offset, state.failedAt ?? .max)
+                    state.remember()
+                }
+                throw Errno(error)
             }
-            let byteCount = try answering { () throws(TreeError) in try body(shadow) }
+            if let offset, let failed = state.failedAt, offset <= failed { state.failedAt = nil }
             state.stage = .gathering(shadow, byteCount: byteCount)
             state.modificationTime = nil
             state.isUnsettled = false
@@ -187,8 +204,8 @@ final class ReplaceSession: Sendable {
     /// Makes what was gathered the file's value, in one transaction; an opening that wrote nothing empties it.
     ///
     /// A FLUSH before anything was written does not end the session: a shell closes one of two descriptors
-    /// before its command writes. Neither does one by a process that was killed: it left half a value; nor one of a copy
-    /// by another process than the opener's.
+    /// before its command writes. Neither does one by a process that was killed, or that could not write everything: it left
+    /// half a value; nor one of a copy by another process than the opener's.
     ///
     /// - Parameters:
     ///   - byKilled: Says whether the one who closes was killed.
@@ -203,12 +220,12 @@ final class ReplaceSession: Sendable {
             if case .ended = state.stage { return .nothing }
             if case .flush = occasion {
                 state.wasKilled = byKilled()
-                guard case .gathering = state.stage, !state.wasKilled, !byBystander() else {
+                guard case .gathering = state.stage, !state.wasKilled, state.failedAt == nil, !byBystander() else {
                     state.isUnsettled = true
                     state.remember()
                     return .nothing
                 }
-            } else if state.wasKilled {
+            } else if state.wasKilled || state.failedAt != nil && occasion == .release {
                 abandon(&state, now: now)
                 return .abandoned
             }

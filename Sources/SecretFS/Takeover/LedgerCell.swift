@@ -24,6 +24,8 @@ struct LedgerCell: @unchecked Sendable {
         static let hasTime = Marks(rawValue: 64)
         /// The commit under way leaves the old value at the shadow.
         static let keepsOld = Marks(rawValue: 128)
+        /// A write has failed that was not tried again.
+        static let hasFailed = Marks(rawValue: 256)
     }
 
     let base: UnsafeMutableRawPointer
