@@ -38,6 +38,10 @@ struct BackupTests {
         let made = try run(["backup", work.store, work("backup")])
         #expect(made.status == 0, "\(made.complaint)")
         #expect(try attributes(work("backup")).permissions == 0o600)
+        for place in [work.store, mounted.path] {
+            let misplaced = try run(["backup", place, work.store + "/backup"])
+            #expect(misplaced.status == 1 && misplaced.complaint.contains("lies in the store"), "\(misplaced.complaint)")
+        }
         // Nothing of it is to be seen in the file.
         for word in ["user.note", "short", "value"] {
             #expect(try work.run(["grep", "-c", "--text", word, work("backup")]).line == "0", "\(word)")

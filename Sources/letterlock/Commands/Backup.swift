@@ -55,11 +55,15 @@ struct Backup: ParsableCommand {
 
     /// The mount that the keyring is served on; nil if it is not.
     private static func control(of place: String, _ file: String) throws(Failure) -> Control? {
-        if let control = Control.ifMounted(at: place) { return control }
-        let store = try StoreDescription.directory(place)
-        if Paths.contains(store, Paths.resolvedParent(file)) {
-            throw Failure("\(file) lies in the store", hint: "keep backups elsewhere")
+        let misplaced = Failure("\(file) lies in the store", hint: "keep backups elsewhere")
+        let target = Paths.resolvedParent(file)
+        if let control = Control.ifMounted(at: place) {
+            let directory = String(target.dropLast(Paths.lastComponent(target).count + 1))
+            guard StoreHolder(of: directory)?.mountpoint != control.mountpoint else { throw misplaced }
+            return control
         }
+        let store = try StoreDescription.directory(place)
+        if Paths.contains(store, target) { throw misplaced }
         guard let holder = StoreHolder.staying(in: store) else { return nil }
         guard let mountpoint = holder.mountpoint, let control = Control.ifMounted(at: mountpoint) else {
             throw Messages.failure(.busy(holder: holder.text), store: store)
