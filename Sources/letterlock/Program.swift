@@ -13,7 +13,7 @@ enum Program {
             case "mount.fuse.letterlock": try MountHelper.mount(words)
             case "umount.fuse.letterlock": try MountHelper.unmount(words)
             default:
-                var command = try Letterlock.parseAsRoot(words)
+                var command = try Letterlock.parseAsRoot(separated(words))
                 try command.run()
             }
             return .done
@@ -23,6 +23,16 @@ enum Program {
         } catch {
             return explain(error, words)
         }
+    }
+
+    /// `-ocache=none` as `-o cache=none`. The parser would take it for an option of the name `-ocache`.
+    private static func separated(_ words: [String]) -> [String] {
+        guard words.first == "mount" else { return words }
+        let end = words.firstIndex(of: "--") ?? words.endIndex
+        return words[..<end].flatMap { word in
+            let isJoined = word.hasPrefix("-o") && !word.hasPrefix("-o=") && word.contains("=")
+            return isJoined ? ["-o", String(word.dropFirst("-o".count))] : [word]
+        } + words[end...]
     }
 
     /// What ArgumentParser says: help and version on standard output, everything else as a usage error.

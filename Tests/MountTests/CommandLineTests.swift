@@ -112,6 +112,16 @@ struct CommandLineTests {
         expectMessage(try work.letterlock("umount", work("mnt")), status: 1)
     }
 
+    @Test func mountOptionsMayBeJoinedToTheirLetter() throws {
+        try makeStore()
+        for joined in ["-oro", "-oumask=077,ro", "-o=ro"] {
+            let outcome = try mount(joined)
+            #expect(outcome.status == 0, "\(joined): \(outcome.complaint)")
+            expectErrno(EROFS) { try put("", work("mnt/new")) }
+            #expect(try work.letterlock("umount", work("mnt")).status == 0)
+        }
+    }
+
     @Test func theNameIsTheSourceOfTheMount() throws {
         let made = try work.letterlock(
             "init", work.store, "--name", "prod eu", "--key-service", work.keyService)
