@@ -84,6 +84,19 @@ struct WholeValueTests {
         #expect(mounted.tree.versionCounts.values.reduce(0, +) == 1)
     }
 
+    @Test("a value of which a part was refused replaces none")
+    func refusedWrites() throws {
+        let mounted = try MountedTree()
+        let node = try mounted.make("a", "old")
+        let writer = try mounted.openToReplace(node)
+        try mounted.write("new", to: node, writer)
+        let denial = "[[rule]]\nname = \"no\"\neffect = \"deny\"\npaths = [\"/a\"]\noperations = [\"write\"]\n"
+        try mounted.command(denial, "policy")
+        #expect(failure { () throws(Errno) in try mounted.write("er", to: node, writer, at: 3) } == EACCES)
+        try mounted.close(node, writer)
+        #expect(try mounted.value(node) == "old")
+    }
+
     @Test("with a second writer plain order holds")
     func secondWriter() throws {
         let mounted = try MountedTree()

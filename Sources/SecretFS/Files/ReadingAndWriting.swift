@@ -51,7 +51,10 @@ extension SecretFS {
         }
         guard offset >= 0 else { throw .invalid }
         let id = NodeID(rawValue: node)
-        try recheckWriting(id, handle, caller)
+        do throws(Errno) { try recheckWriting(id, handle, caller) } catch {
+            session(ofHandle: handle)?.miss(at: UInt64(offset))
+            throw error
+        }
         let now = Timestamp.now()
         if let session = session(ofHandle: handle),
             try session.write(

@@ -57,6 +57,11 @@ final class ReplaceSession: Sendable {
             self.cell = cell
         }
 
+        mutating func miss(at offset: UInt64) {
+            failedAt = min(offset, failedAt ?? .max)
+            remember()
+        }
+
         func remember() {
             guard let cell else { return }
             var marks = cell.marks.intersection([.fresh, .active, .cached, .keepsOld])
@@ -153,10 +158,7 @@ final class ReplaceSession: Sendable {
                 }
                 byteCount = try body(shadow)
             } catch {
-                if let offset {
-                    state.failedAt = min(offset, state.failedAt ?? .max)
-                    state.remember()
-                }
+                if let offset { state.miss(at: offset) }
                 throw Errno(error)
             }
             if let offset, let failed = state.failedAt, offset <= failed { state.failedAt = nil }
@@ -170,6 +172,9 @@ final class ReplaceSession: Sendable {
             return byteCount
         }
     }
+
+    /// A write was refused before it came here.
+    func miss(at offset: UInt64) { state.withLock { $0.miss(at: offset) } }
 
     /// Looks at the new content, of which there may be none yet.
     ///
