@@ -126,6 +126,8 @@ struct PolicyCheck: ParsableCommand {
     func run() throws {
         let file = try PolicyFile(file)
         file.warn()
-        Output.line("\(self.file): \(file.policy.rules.count) rules, default \(file.policy.fallback.rawValue)")
+        let count = file.policy.rules.count
+        let rules = count == 1 ? "1 rule" : "\(count) rules"
+        Output.line("\(self.file): \(rules), default \(file.policy.fallback.rawValue)")
     }
 }
