@@ -10,7 +10,7 @@ public protocol RemoteKeyService: KeyService {
 /// The services of this room, by what `--key-service` names.
 public enum RemoteKeyServices {
     /// - Parameter text: What stands behind the kind and the colon.
-    /// - Throws: `.service(.misconfigured)`; `.serviceUnavailable` for a kind that this version has not.
+    /// - Throws: `.service(.malformedAddress)`; `.serviceUnavailable` for a kind that this version has not.
     public static func service(_ kind: KeySlotKind, _ text: String) throws(KeyringError) -> any RemoteKeyService {
         switch kind {
         case .vault: try VaultService(text)

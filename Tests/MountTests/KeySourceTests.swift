@@ -28,6 +28,15 @@ struct KeySourceTests {
         #expect(verified.status == 0, "\(verified.complaint)", sourceLocation: place)
     }
 
+    @Test(arguments: [
+        "nonsense", "vault:https://h/k", "awskms:a b", "credential:../x", "age:x", "age:age1x", "pkcs11:x", "tpm2:x=1",
+    ])
+    func whatNamesNoKeyServiceIsAMatterOfUsage(spec: String) throws {
+        let refused = try run(["init", work.store, "--key-service", spec])
+        #expect(refused.status == 2 && refused.complaint.contains(" no"), "\(refused.complaint)")
+        #expect(!exists(work.store))
+    }
+
     @Test func aPassphraseComesFromAFile() throws {
         try put("correct horse battery\n", work("right"), mode: 0o600)
         try put("correct horse battery", work("no-newline"), mode: 0o600)

@@ -65,7 +65,7 @@ struct KMSKeyName: Sendable, Equatable {
     private static func malformed(_ text: String) -> KeyringError {
         .service(
             KeyServiceFault(
-                .misconfigured, "'\(text)' is no key of AWS KMS",
+                .malformedAddress, "'\(text)' is no key of AWS KMS",
                 hint: "write awskms:arn:aws:kms:REGION:ACCOUNT:key/ID, or awskms:alias/NAME"))
     }
 }

@@ -11,7 +11,7 @@ public final class KMSService: RemoteKeyService {
     private let client: KMSClient
 
     /// - Parameter text: What stands behind `awskms:`.
-    /// - Throws: `.service(.misconfigured)`.
+    /// - Throws: `.service(.malformedAddress)`.
     public init(_ text: String, settings: AWSSettings = .ofEnvironment()) throws(KeyringError) {
         client = KMSClient(settings: settings, key: try KMSKeyName(text))
     }

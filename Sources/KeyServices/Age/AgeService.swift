@@ -12,13 +12,13 @@ final class AgeService: RemoteKeyService {
     private let identities: [AgeIdentity]
 
     /// - Parameter text: A recipient, `age1…`, or the path of a file of identities.
-    /// - Throws: `.service(.misconfigured)`, and what reading a file of identities throws.
+    /// - Throws: `.service(.malformedAddress)`, and what reading a file of identities throws.
     init(_ text: String, _ variable: (String) -> String?) throws(KeyringError) {
         guard text.hasPrefix("age1") else {
             guard text.contains("/") else {
                 throw .service(
                     KeyServiceFault(
-                        .misconfigured, "'\(text)' is no recipient of age's",
+                        .malformedAddress, "'\(text)' is no recipient of age's",
                         hint: "write age:age1…, or the path of a file of identities, with a slash in it"))
             }
             identities = try AgeIdentityFile.read(text)
@@ -28,7 +28,7 @@ final class AgeService: RemoteKeyService {
         guard let recipient = AgeRecipient(text) else {
             throw .service(
                 KeyServiceFault(
-                    .misconfigured, "'\(text)' is no recipient of age's", hint: "a character is wrong or missing"))
+                    .malformedAddress, "'\(text)' is no recipient of age's", hint: "a character is wrong or missing"))
         }
         recipients = [recipient]
         var identities: [AgeIdentity] = []

@@ -12,7 +12,7 @@ final class PKCS11Service: RemoteKeyService {
     /// - Parameters:
     ///   - text: What stands behind `pkcs11:`.
     ///   - patience: Seconds that the token may take.
-    /// - Throws: `.service(.misconfigured)`.
+    /// - Throws: `.service(.malformedAddress)`.
     init(_ text: String, _ variable: (String) -> String?, patience: Int = PKCS11Token.patience) throws(KeyringError) {
         token = try PKCS11Token(try PKCS11URI(text), variable, patience: patience)
     }

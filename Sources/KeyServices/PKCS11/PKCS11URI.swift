@@ -110,7 +110,7 @@ struct PKCS11URI: Equatable, Sendable {
     private static func malformed(_ text: String, _ why: String) -> KeyringError {
         .service(
             KeyServiceFault(
-                .misconfigured, "'pkcs11:\(text)' is no address of a key: \(why)",
+                .malformedAddress, "'pkcs11:\(text)' is no address of a key: \(why)",
                 hint: "write pkcs11:token=NAME;object=NAME?module-path=/PATH&pin-source=file:/PATH"))
     }
 }

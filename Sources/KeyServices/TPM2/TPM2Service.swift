@@ -14,7 +14,7 @@ final class TPM2Service: RemoteKeyService {
     /// - Parameters:
     ///   - text: What stands behind `tpm2:`.
     ///   - patience: Seconds that the TPM may take.
-    /// - Throws: `.service(.misconfigured)`.
+    /// - Throws: `.service(.malformedAddress)`.
     init(_ text: String, _ variable: (String) -> String?, patience: Int = TPM2Chip.patience) throws(KeyringError) {
         chip = TPM2Chip(spec: try TPM2Spec(text, variable) { access($0, F_OK) == 0 }, patience: patience)
     }

@@ -79,7 +79,7 @@ struct TPM2Spec: Equatable, Sendable {
     private static func malformed(_ text: String, _ why: String) -> KeyringError {
         .service(
             KeyServiceFault(
-                .misconfigured, "'tpm2:\(text)' names no TPM: \(why)",
+                .malformedAddress, "'tpm2:\(text)' names no TPM: \(why)",
                 hint: "write tpm2, or tpm2:pcrs=7;pin-source=file:/PATH"))
     }
 }

@@ -54,7 +54,7 @@ struct VaultAddress: Sendable, Equatable {
     private static func malformed(_ text: String) -> KeyringError {
         .service(
             KeyServiceFault(
-                .misconfigured, "'\(text)' is no address of a key of vault's",
+                .malformedAddress, "'\(text)' is no address of a key of vault's",
                 hint: "write vault:https://HOST:PORT/MOUNT/KEY"))
     }
 }

@@ -12,7 +12,7 @@ public final class VaultService: RemoteKeyService {
     private let client: VaultClient
 
     /// - Parameter text: What stands behind `vault:`.
-    /// - Throws: `.service(.misconfigured)`.
+    /// - Throws: `.service(.malformedAddress)`, or `.misconfigured` if nothing says where it is.
     public init(_ text: String, settings: VaultSettings = .ofEnvironment()) throws(KeyringError) {
         address = try VaultAddress(text, address: settings.address)
         client = VaultClient(address, settings)

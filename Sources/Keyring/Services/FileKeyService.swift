@@ -50,7 +50,7 @@ public final class CredentialService: KeyService {
 
     public init(name: String) throws(KeyringError) {
         guard !name.isEmpty, !name.contains("/"), name != ".", name != ".." else {
-            throw .serviceUnavailable("'\(name)' is not the name of a credential")
+            throw .service(KeyServiceFault(.malformedAddress, "'\(name)' is not the name of a credential"))
         }
         guard let directory = getenv("CREDENTIALS_DIRECTORY") else {
             throw .serviceUnavailable("CREDENTIALS_DIRECTORY is not set: systemd sets it for LoadCredential=")

@@ -15,6 +15,8 @@ public struct KeyServiceFault: Sendable, Equatable {
         case keyInUse
         /// What is needed to ask at all is missing or makes no sense: a token, a library, an option.
         case misconfigured
+        /// What names the service, or its key, names none.
+        case malformedAddress
         /// An answer that is none.
         case malformedAnswer
 
@@ -22,6 +24,7 @@ public struct KeyServiceFault: Sendable, Equatable {
         public var errno: Int32 {
             switch self {
             case .unreachable, .malformedAnswer, .misconfigured: EHOSTUNREACH
+            case .malformedAddress: EINVAL
             case .timedOut: ETIMEDOUT
             case .denied: EKEYREJECTED
             case .keyDisabled: EKEYREVOKED

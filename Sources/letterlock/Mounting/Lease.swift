@@ -69,7 +69,8 @@ enum LeaseAnswer {
         case .service(let fault):
             switch fault.reason {
             case .denied, .keyDisabled, .keyMissing: self = .refused(why)
-            case .unreachable, .timedOut, .keyInUse, .misconfigured, .malformedAnswer: self = .unanswered(why)
+            case .unreachable, .timedOut, .keyInUse, .misconfigured, .malformedAddress, .malformedAnswer:
+                self = .unanswered(why)
             }
         default: self = .unanswered(why)
         }

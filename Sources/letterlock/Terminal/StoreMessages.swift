@@ -146,6 +146,7 @@ extension Messages {
         case .denied: .wrongSecret
         case .unreachable, .timedOut, .keyDisabled, .keyMissing, .malformedAnswer, .misconfigured: .locked
         case .keyInUse: .failed
+        case .malformedAddress: .usage
         }
     }
 }

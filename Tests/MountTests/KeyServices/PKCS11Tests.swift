@@ -76,7 +76,7 @@ struct PKCS11Tests {
         try check(chmod(work("pin"), 0o644))
         expect(try verify(hsm.uri()), 4, "others can read it")
         try check(chmod(work("pin"), 0o600))
-        expect(try verify(hsm.uri().replacing("pin-source=file:", with: "pin-value=1234&x=")), 4, "no place in it")
+        expect(try verify(hsm.uri().replacing("pin-source=file:", with: "pin-value=1234&x=")), 2, "no place in it")
         expect(try run("init", work("new"), "--key-service", "pkcs11:" + hsm.uri("none")), 4, "no such AES key")
         let other = hsm.uri().replacing("token=t", with: "token=u")
         expect(try run("init", work("new"), "--key-service", "pkcs11:" + other), 4, "not there")
