@@ -293,6 +293,20 @@ final class AuditTests {
         #expect(try records("r['prev']").first == last)
     }
 
+    @Test func whoTriesToUnlockIsRecorded() throws {
+        try remount()
+        try mounted.command("1", "lock")
+        expectErrno(EKEYREJECTED) { try mounted.command("a guess", "unlock") }
+        try mounted.command("1", "unlock")
+        let tries = try records(
+            "r['uid'], r['exe'] is not None, r['decision'], r['errno']",
+            where: "r['type'] == 'response' and r.get('path') == '/.letterlock/unlock'")
+        #expect(tries == ["0 True allow \(EKEYREJECTED)", "0 True allow 0"])
+        #expect(try mounted.answer("audit/verify").hasPrefix("ok "))
+        try awaitSignature()
+        #expect(try verify().status == 0)
+    }
+
     /// It always has an end that is not signed yet.
     @Test func aLogThatIsBeingWrittenVerifies() throws {
         try remount()

@@ -1,3 +1,4 @@
+import Access
 import Fuse
 import Glibc
 import Keyring
@@ -66,6 +67,27 @@ extension FrontDoor {
         case "lock", "unlock": return ControlText("locked\n").read(at: Int(offset), into: buffer)
         default: throw Errno(ENOKEY)
         }
+    }
+
+    /// Nobody decides about a command while it is locked, but who tries is recorded. A server that has found it locked has not begun
+    /// its log, which takes the keyring's keys.
+    func recordingWhileLocked(
+        _ control: ControlNode, _ caller: Caller, _ body: () throws(Errno) -> Void
+    ) throws(Errno) {
+        guard let audit = options.audit else { return try body() }
+        let entry = AuditEntry(
+            id: .text(Passage.id(caller.unique, audit)), call: "control", operation: .control,
+            path: Array(control.path.utf8), newPath: nil,
+            requester: Requester(
+                uid: caller.uid, gid: caller.gid,
+                process: Access.ProcessTable().identify(thread: caller.pid, uid: caller.uid, gid: caller.gid)),
+            isAllowed: true, rule: Decision.unopposed.rule)
+        do throws(AuditFailure) { try audit.record(entry) } catch { throw Errno(EIO) }
+        do throws(Errno) { try body() } catch {
+            audit.respond(entry, errno: error.rawValue, kekVersion: nil)
+            throw error
+        }
+        audit.respond(entry, errno: 0, kekVersion: nil)
     }
 
     /// A command to `lock` or `unlock`.

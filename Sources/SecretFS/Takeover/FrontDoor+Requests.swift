@@ -214,8 +214,11 @@ extension FrontDoor {
         if isLockFile(node) {
             let offset = flags & O_APPEND != 0 ? 0 : offset
             // While it is locked the policy is sealed: who may write the file and knows the passphrase may unlock.
-            guard let fileSystem, let control = ControlNode(node) else {
-                try changeLock(node, at: offset, buffer)
+            guard let control = ControlNode(node) else { throw .notFound }
+            guard let fileSystem else {
+                try recordingWhileLocked(control, caller) { () throws(Errno) in
+                    try changeLock(node, at: offset, buffer)
+                }
                 return buffer.count
             }
             try fileSystem.guarded(AccessRequest(.control, .control, .control(control)), caller) { () throws(Errno) in
