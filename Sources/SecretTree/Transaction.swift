@@ -35,7 +35,7 @@ struct Transaction: RecordSource {
     /// It is put together without the tree's lock, to be committed by another one.
     var rehearsal: Rehearsal?
     /// What this one commits besides.
-    var rehearsed: Rehearsed?
+    var rehearsed: [Rehearsed] = []
     /// Not what somebody asked for, but what comes before or after it: the witness is not told.
     var isAside = false
 
@@ -215,13 +215,15 @@ extension SecretTree {
     /// Puts together what is to be written; nil if that is nothing.
     private func prepare(_ transaction: inout Transaction) throws(TreeError) -> PreparedCommit? {
         transaction.sealNodes()
-        guard !transaction.staged.isEmpty || transaction.rehearsed != nil else { return nil }
+        guard !transaction.staged.isEmpty || !transaction.rehearsed.isEmpty else { return nil }
         var commit = PreparedCommit(root: transaction.root)
         commit.root.epoch += 1
         commit.batch.freesSpace = transaction.freesSpace
-        let rehearsed = transaction.rehearsed?.changes ?? []
-        commit.elements.reserveCapacity(transaction.staged.count + rehearsed.count)
-        for change in rehearsed { commit.count(change.record, change.value, change.old, change.new) }
+        commit.elements.reserveCapacity(
+            transaction.rehearsed.reduce(transaction.staged.count) { $0 + $1.changes.count })
+        for part in transaction.rehearsed {
+            for change in part.changes { commit.count(change.record, change.value, change.old, change.new) }
+        }
         for (record, value) in transaction.staged {
             let old = try countedElement(of: record)
             let new = value.map { value in value.withUnsafeBytes { seals.freshness.element(record, value: $0) } }
@@ -275,7 +277,9 @@ extension SecretTree {
             for record in transaction.staged.keys { state.suspects[record] = nil }
         }
         for (id, node) in transaction.nodes { cache[id] = node }
-        for (id, node) in transaction.rehearsed?.nodes ?? [:] { cache[id] = node }
+        for part in transaction.rehearsed {
+            for (id, node) in part.nodes { cache[id] = node }
+        }
         // A change of the keys ends all rehearsals.
         if transaction.prepared != nil { state.touched = nil }
         state.touched?.formUnion(transaction.staged.keys)

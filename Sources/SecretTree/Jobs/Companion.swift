@@ -6,7 +6,7 @@ internal import Threads
 final class Companion: @unchecked Sendable {
     protocol Task: AnyObject { func run() }
 
-    private static let stackByteCount = 256 << 10
+    private static let stackByteCount = 512 << 10
     private let monitor = Monitor()
     // Touched within `monitor.locked` alone.
     private var tasks: [any Task] = []

@@ -18,12 +18,10 @@ extension SecretTree {
     /// Copies a content to a new one under a new DEK and puts that in its place.
     ///
     /// - Returns: `.nothing` if the content was replaced meanwhile, `.held` if the job or the tree is.
-    func copyToNewContent(_ id: NodeID, _ kind: JobKind) throws(TreeError) -> ReencryptionOutcome {
+    func copyToNewContent(_ id: NodeID, _ kind: JobKind) throws(TreeError) -> JobOutcome {
         guard let shadow = try beginCopy(id, kind) else { return .nothing }
-        let companion = Companion()
-        defer { companion.end() }
         do throws(TreeError) {
-            let outcome = try copyAll(id, to: shadow, kind, with: companion)
+            let outcome = try copyAll(id, to: shadow, kind, with: jobsRunner.companion)
             if outcome != .done { abandonCopy(shadow) }
             return outcome
         } catch {
@@ -53,11 +51,11 @@ extension SecretTree {
 
     private func copyAll(
         _ id: NodeID, to shadow: NodeID, _ kind: JobKind, with companion: Companion
-    ) throws(TreeError) -> ReencryptionOutcome {
+    ) throws(TreeError) -> JobOutcome {
         var next: UInt64 = 0
         // First everything in order, then what was touched meanwhile, until nothing is.
         while true {
-            var outcome: ReencryptionOutcome?
+            var outcome: JobOutcome?
             let now = Timestamp.now()
             try changeBesideReaders(now: now) { (transaction: inout Transaction) throws(TreeError) in
                 outcome = nil

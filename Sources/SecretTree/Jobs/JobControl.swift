@@ -1,5 +1,6 @@
 public import Keyring
 internal import Storage
+internal import Synchronization
 internal import Threads
 
 /// Beginning, holding and ending jobs.
@@ -20,15 +21,18 @@ extension SecretTree {
     public func startJob(
         _ kind: JobKind, from version: KEKVersion? = nil, below scope: NodeID? = nil, now: Timestamp
     ) throws(TreeError) {
-        let files = try scope.map { scope throws(TreeError) in try nodes(below: scope).count }
+        let files = try scope.map { scope throws(TreeError) in try self.files(below: scope) }
         try change(now: now) { (transaction: inout Transaction) throws(TreeError) in
             guard state.jobs[kind]?.progress.state.isUnfinished != true else { throw .busy }
             if let version, let refusal = refusal(of: version, as: kind) { throw .key(refusal) }
             if let scope { _ = try transaction.node(scope) }
             var job = newJob(kind, version, scope, now)
-            if let files { job.progress.total = UInt64(files) }
+            if let files { job.progress.total = UInt64(files.count) }
             transaction.forgetFailures(of: kind)
             transaction.set(job)
+        }
+        if let scope, let files {
+            jobScope.withLock { $0 = JobScope(scope: scope.rawValue, started: now, files: files) }
         }
         jobsRunner.wake()
     }
@@ -176,6 +180,8 @@ extension Transaction {
             job.isErasing = true
             return
         }
+        // Something may have come to lie in its scope meanwhile.
+        tree.jobScope.withLock { $0 = nil }
         job.looksAgain = false
         job.isErasing = false
         job.cursor = 0

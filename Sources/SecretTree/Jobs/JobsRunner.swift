@@ -21,8 +21,11 @@ final class JobsRunner: @unchecked Sendable {
     private var stops = false
     private var isRunning = false
     private var step: (() -> Step)?
+    private var helper: Companion?
     /// What jobs wait for, and how long (milliseconds since boot).
     private var obstacles: [JobKind: (what: String, until: Int)] = [:]
+
+    deinit { helper?.end() }
 
     /// Calls `step` until it answers that there is nothing to do, and again whenever it is woken.
     func start(_ step: @escaping () -> Step) {
@@ -51,7 +54,22 @@ final class JobsRunner: @unchecked Sendable {
             monitor.wake()
             while isRunning { monitor.wait() }
             step = nil
+            endCompanion()
         }
+    }
+
+    /// A second thread for those who carry jobs on, which is there until there is nothing to do.
+    var companion: Companion {
+        monitor.locked {
+            let known = helper ?? Companion()
+            helper = known
+            return known
+        }
+    }
+
+    private func endCompanion() {
+        helper?.end()
+        helper = nil
     }
 
     private func run() {
@@ -71,6 +89,7 @@ final class JobsRunner: @unchecked Sendable {
     private func next(after wanted: Step) -> (() -> Step)? {
         monitor.locked {
             if case .wait(let milliseconds) = wanted {
+                endCompanion()
                 if let milliseconds {
                     _ = monitor.wait(milliseconds: milliseconds) { isAwake || stops }
                 } else {

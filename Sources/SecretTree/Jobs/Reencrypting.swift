@@ -7,45 +7,22 @@ internal import Threads
 /// Re-encrypting: nodes in the order of their numbers. Small contents go many to a transaction; a large one is copied
 /// aside, a few maps a transaction, and takes the old one's place in one.
 extension SecretTree {
-    /// So many nodes are looked at in one batch, or so many bytes; and so many if others who change something wait for it.
-    private static let nodeLimit = 128
-    private static let byteLimit = 512 * 1024
-    private static let lockedLimit = 32
-    private static let lockedByteLimit = 128 * 1024
+    private static let limits = JobLimits(
+        files: 128, bytes: 512 * 1024, lockedFiles: 32, lockedBytes: 128 * 1024)
 
     func reencryptBatch(_ kind: JobKind, now: Timestamp) throws(TreeError) {
-        guard let job = lock.reading({ state.jobs[kind] }), job.progress.state == .running else { return }
-        let (nodes, last) = try nodesToReencrypt(job)
-        let large = try carryOn(kind, now: now, contents: nodes.count) {
-            (transaction: inout Transaction, job, batch: inout JobBatch) throws(TreeError) in
-            let isHoldingUp = transaction.rehearsal == nil
-            let byteLimit = isHoldingUp ? Self.lockedByteLimit : Self.byteLimit
-            var bytes = 0
-            for id in isHoldingUp ? nodes.prefix(Self.lockedLimit) : nodes[...] where bytes < byteLimit {
-                let outcome = try transaction.step { (transaction: inout Transaction) throws(TreeError) in
-                    try transaction.reencryptSmall(id, job, &bytes)
-                }
-                switch outcome {
-                case .done: batch.done += 1
-                case .failed(let failure): batch.fail(failure)
-                case .nothing, .held: break
-                case .isLarge:
-                    batch.large = id
-                    return
-                }
-                batch.cursor = id.rawValue
-            }
-            // Everything up to the last node that was looked at is done, unless the batch stopped before.
-            guard batch.cursor == nodes.last?.rawValue ?? batch.cursor else { return }
-            batch.cursor = max(batch.cursor, last ?? batch.cursor)
-            batch.isEnd = last == nil
+        let large = try carryOn(kind, now: now, makesContents: true, Self.limits) { job throws(TreeError) in
+            try nodesToReencrypt(job)
+        } _: { (transaction: inout Transaction, job, item, bytes) throws(TreeError) in
+            try transaction.reencryptSmall(NodeID(rawValue: item.number), job, &bytes)
         }
         if let large { try reencryptLarge(large, kind) }
     }
 
-    /// The next nodes to look at closer, and the number up to which they are all; nil if that is the end.
-    private func nodesToReencrypt(_ job: JobRecord) throws(TreeError) -> ([NodeID], UInt64?) {
-        guard job.cursor < job.end else { return ([], nil) }
+    /// The next nodes to look at closer.
+    private func nodesToReencrypt(_ job: JobRecord) throws(TreeError) -> JobPage {
+        var page = JobPage()
+        guard job.cursor < job.end else { return page }
         if job.scope != 0 {
             let inside = try filesInScope(of: job)
             // In the order of their numbers: found by halving.
@@ -54,54 +31,69 @@ extension SecretTree {
                 let middle = (low + high) / 2
                 if inside[middle].rawValue > job.cursor { high = middle } else { low = middle + 1 }
             }
-            let page = Array(inside[low...].prefix(Self.nodeLimit))
-            return (page, low + page.count < inside.count ? page.last?.rawValue : nil)
+            page.items = inside[low...].prefix(Self.limits.files).map { JobPage.Item(number: $0.rawValue) }
+            if low + page.items.count < inside.count { page.cursor = page.items.last?.number }
+            return page
         }
-        var found: [NodeID] = []
-        var last: UInt64?
         let range = RecordKey(.node, job.cursor + 1)...RecordKey(.node, job.end, high: .max, low: .max)
         do {
             try store.scan(range, prefix: 0) { record, _ in
-                found.append(NodeID(rawValue: record.owner))
-                guard found.count < Self.nodeLimit else {
-                    last = record.owner
+                page.items.append(JobPage.Item(number: record.owner))
+                guard page.items.count < Self.limits.files else {
+                    page.cursor = record.owner
                     return false
                 }
                 return true
             }
         } catch { throw TreeError(error) }
-        return (found, last)
+        return page
     }
 
     /// What a job over a part of the tree goes through. Walked once a pass, and once more after a restart: what comes
     /// later is new and needs no work.
     private func filesInScope(of job: JobRecord) throws(TreeError) -> [NodeID] {
-        if job.cursor > 0, let known = jobScope.withLock({ $0 }), known.scope == job.scope,
-            known.started == job.progress.started
-        {
+        if let known = jobScope.withLock({ $0 }), known.scope == job.scope, known.started == job.progress.started {
             return known.files
         }
-        let files = try nodes(below: NodeID(rawValue: job.scope))
+        let files = try files(below: NodeID(rawValue: job.scope))
         jobScope.withLock { $0 = JobScope(scope: job.scope, started: job.progress.started, files: files) }
         return files
     }
 
-    /// The regular files below a directory, or the file itself, in the order of their numbers.
-    func nodes(below scope: NodeID) throws(TreeError) -> [NodeID] {
+    /// The regular files below a directory, or the file itself, in the order of their numbers, each once.
+    func files(below scope: NodeID) throws(TreeError) -> [NodeID] {
         let attributes: NodeAttributes
         do throws(TreeError) { attributes = try self.attributes(of: scope) } catch { return [] }
         guard attributes.type == .directory else { return [scope] }
-        var found: Set<NodeID> = []
-        try walk(from: scope) { _, attributes in
-            found.insert(attributes.id)
-            return true
+        var files: [NodeID] = []
+        var directories = [scope]
+        while let directory = directories.popLast() {
+            do throws(TreeError) {
+                try readDirectory(directory, after: 0, withAttributes: false) { _, entry in
+                    if entry.type == .directory { directories.append(entry.node) }
+                    if entry.type == .file { files.append(entry.node) }
+                    return true
+                }
+            } catch {
+                // A damaged or vanished directory is reported where it is found; its neighbours go on.
+                switch error {
+                case .tampered, .notFound, .notADirectory: continue
+                default: throw error
+                }
+            }
         }
-        return found.sorted()
+        files.sort()
+        var last: NodeID?
+        files.removeAll { file in
+            defer { last = file }
+            return file == last
+        }
+        return files
     }
 
     /// Takes a content that lies in blocks to a new DEK.
     private func reencryptLarge(_ id: NodeID, _ kind: JobKind) throws(TreeError) {
-        let outcome: ReencryptionOutcome
+        let outcome: JobOutcome
         do throws(TreeError) {
             outcome = try copyToNewContent(id, kind)
         } catch {
@@ -138,18 +130,6 @@ struct JobScope: Sendable {
     var files: [NodeID]
 }
 
-/// What became of one file.
-enum ReencryptionOutcome: Equatable {
-    case done
-    case failed(JobFailure)
-    /// It is new, or gone, or not the job's.
-    case nothing
-    /// It lies in blocks and takes more than one transaction.
-    case isLarge
-    /// The job is held, the tree closed.
-    case held
-}
-
 extension Transaction {
     /// Whether a node's content is the job's to do.
     func needsReencryption(_ node: NodeRecord, _ job: JobRecord) throws(TreeError) -> Bool {
@@ -164,7 +144,7 @@ extension Transaction {
 
     /// Gives an inline content a new DEK; leaves a large one to the caller.
     mutating func reencryptSmall(_ id: NodeID, _ job: JobRecord, _ bytes: inout Int) throws(TreeError)
-        -> ReencryptionOutcome
+        -> JobOutcome
     {
         var content: UInt64 = 0
         do throws(TreeError) {
