@@ -57,6 +57,44 @@ import Testing
         #expect(try !tree.attributes(of: under2).needsRegeneration)
     }
 
+    /// Two threads do a batch, and a large file ends it, with those behind it done or not.
+    @Test(arguments: [JobKind.reencrypt, .revoke])
+    func `large files and damaged ones between the others are counted once each`(kind: JobKind) throws {
+        let house = try House()
+        let tree = house.tree
+        let large = Set(stride(from: 3, to: 300, by: 11)).union(100..<104)
+        let files = try (0..<300).map { number in
+            let file = try tree.make("f\(number)")
+            try tree.put(value(number, large.contains(number) ? 20_000 : 600), to: file)
+            return file
+        }
+        _ = try tree.rotate(now: House.now)
+        // Under the open tree, which so has not yet seen it.
+        let damaged = Set(stride(from: 0, to: 300, by: 9)).subtracting(large).union([298, 299])
+        let contents = Set(try damaged.map { try tree.attributes(of: files[$0]).content })
+        let records = try house.records()
+        try house.tamper { batch in
+            for (record, value) in records where record.kind == 8 && contents.contains(record.owner) {
+                var changed = value
+                changed[20] ^= 1
+                batch.put(record, changed)
+            }
+        }
+        switch kind {
+        case .revoke: try tree.revoke(Self.one, reason: "lost", now: .now())
+        default: try tree.startJob(kind, now: .now())
+        }
+        finish(tree)
+        let job = tree.job(kind)
+        #expect(job.state == .done && job.total == 300)
+        #expect(job.failed == UInt64(damaged.count) && job.done == UInt64(300 - damaged.count))
+        #expect(Set(tree.failures(of: kind).compactMap(\.node)) == Set(damaged.map { files[$0] }))
+        #expect(tree.versionCounts == [Self.one: damaged.count, Self.two: 300 - damaged.count])
+        for number in 0..<300 where !damaged.contains(number) {
+            #expect(try tree.bytes(of: files[number]) == value(number, large.contains(number) ? 20_000 : 600))
+        }
+    }
+
     @Test func `a revocation goes before a rewrap and a re-encryption that are under way`() throws {
         let (house, files) = try house(500)
         let tree = house.tree
