@@ -1,6 +1,5 @@
 internal import Keyring
 internal import Storage
-internal import Synchronization
 internal import Threads
 
 /// A change that is put together while everyone else goes on reading and writing, and takes the tree's lock only to be
@@ -13,17 +12,19 @@ struct RehearsalStart {
 }
 
 /// Numbers kept for new contents, so that nothing can lie under them.
-private final class ReservedContents: Sendable {
+private final class ReservedContents: @unchecked Sendable {
     let all: Range<UInt64>
-    private let left: Mutex<Range<UInt64>>
+    private let monitor = Monitor()
+    // Touched within `monitor.locked` alone.
+    private var left: Range<UInt64>
 
     init(_ all: Range<UInt64>) {
         self.all = all
-        left = Mutex(all)
+        left = all
     }
 
     func next() -> UInt64 {
-        left.withLock { left in
+        monitor.locked {
             precondition(!left.isEmpty, "internal error: more contents than were reserved")
             return left.removeFirst()
         }
