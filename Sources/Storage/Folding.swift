@@ -85,11 +85,14 @@ extension JournaledStore {
     }
 
     private func endFold() {
-        overlayLock.locked {
-            frozen = nil
+        // Given back when no reader waits for the lock any more: they are many.
+        let folded = overlayLock.locked {
+            defer { frozen = nil }
             generation += 1
             if overlay.isEmpty { mayUseReserve.store(false, ordering: .relaxed) }
+            return frozen
         }
+        defer { withExtendedLifetime(folded) {} }
         Self.raise(durable, to: frozenSequence)
     }
 

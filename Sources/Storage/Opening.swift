@@ -68,12 +68,18 @@ extension JournaledStore {
         guard fstatat(directory.descriptor, RecordTable.fileName, &status, AT_SYMLINK_NOFOLLOW) == 0,
             status.st_mode & S_IFMT == S_IFREG
         else { throw .notAStore("\(path) has no record table") }
-        do {
+        func open() throws(StorageError) -> JournaledStore {
             let store = try JournaledStore(
                 try fullPath(path), directory, readOnly: readOnly, isNew: false, reserve: nil,
                 inheritedLock: inheritedLock)
             try store.lockFile.describe(purpose)
             return store
+        }
+        do {
+            return try open()
+        } catch .full where !readOnly && Reserve(in: directory).giveUp() {
+            // SQLite wants room for the index of its log. Whoever cannot open cannot remove anything either.
+            return try open()
         } catch .io(ENOENT, let what) {
             throw .corrupt(what)
         }

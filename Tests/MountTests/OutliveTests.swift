@@ -197,6 +197,20 @@ final class OutliveTests {
         #expect(try text(mounted("f")) == "x")
     }
 
+    /// Whoever does not look at what write(2) returns shall not store half a value.
+    @Test func aValueOfWhichAPartWasRefusedWhileLockedReplacesNone() throws {
+        try put("the old one", mounted("value"))
+        let file = open(mounted("value"), O_WRONLY | O_TRUNC)
+        try #require(file >= 0)
+        #expect(write(file, "half", 4) == 4)
+        try mounted.command("1", "lock")
+        #expect(write(file, " and", 4) == -1 && errno == ENOKEY)
+        try mounted.command("1", "unlock")
+        #expect(write(file, " end", 4) == 4)
+        #expect(close(file) == 0)
+        #expect(try text(mounted("value")) == "the old one")
+    }
+
     @Test func lockedNothingIsReadUntilItIsUnlocked() throws {
         try put("secret", mounted("f"))
         let open = try OpenFile(mounted("f"), O_RDONLY)

@@ -51,6 +51,23 @@ import Testing
         try again.close()
     }
 
+    @Test func `a store on a disk without a free byte is opened at the cost of its reserve`() throws {
+        let scratch = Scratch()
+        guard let disk = scratch.disk("disk", byteCount: 48 << 20) else { return }
+        let path = disk + "/store"
+        let store = try JournaledStore.create(at: path)
+        try store.put(key(1), [1])
+        try store.put(key(2), [2])
+        try store.close()
+        fill(disk)
+        run("dd", "if=/dev/zero", "of=" + disk + "/rest", "bs=512", "status=none")
+        let again = try JournaledStore.open(at: path)
+        #expect(files(in: path)["reserve"] == nil)
+        try again.commit(batch([(key(1), nil)], freesSpace: true))
+        #expect(try again.contents() == [key(2): [2]])
+        try again.close()
+    }
+
     @Test func `what a full disk cannot fold stays in the journal`() throws {
         let scratch = Scratch()
         guard let disk = scratch.disk("disk", byteCount: 24 << 20) else { return }

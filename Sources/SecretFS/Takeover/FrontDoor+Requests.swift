@@ -226,7 +226,7 @@ extension FrontDoor {
             }
             return buffer.count
         }
-        return try pass(node) { inner throws(Errno) in
+        return try pass(node, writing: handle) { inner throws(Errno) in
             guard !isDone(caller) else {
                 inner.afterRepeatedWrite(node)
                 return buffer.count

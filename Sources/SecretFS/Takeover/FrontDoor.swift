@@ -124,9 +124,16 @@ public final class FrontDoor: FileSystem, @unchecked Sendable {
         lastUse.store(SecretFS.bootSeconds, ordering: .relaxed)
     }
 
-    func pass<R>(_ node: UInt64, _ body: (SecretFS) throws(Errno) -> R) throws(Errno) -> R {
+    /// - Parameter handle: Of a write, which leaves a gap if it is refused.
+    func pass<R>(
+        _ node: UInt64, writing handle: UInt64? = nil, _ body: (SecretFS) throws(Errno) -> R
+    ) throws(Errno) -> R {
         try lock.reading { () throws(Errno) -> R in
-            guard let inner else { throw Errno(ENOKEY) }
+            guard let inner else {
+                // Before it can be unlocked.
+                if let handle { noteGap(ofHandle: handle) }
+                throw Errno(ENOKEY)
+            }
             noteUse(of: node)
             return try body(inner)
         }
@@ -159,12 +166,21 @@ public final class FrontDoor: FileSystem, @unchecked Sendable {
     func forgetHandle(_ handle: UInt64, of node: UInt64) {
         if node == ControlNode.events.number { return options.closeEvents(handle) }
         guard let ledger, lock.reading({ inner == nil }) else { return }
+        for cell in cells(ofHandle: handle) { ledger.giveBack(cell) }
+    }
+
+    /// A write was refused because the keyring is locked: what is gathered has a gap, and is to replace nothing.
+    private func noteGap(ofHandle handle: UInt64) {
+        for cell in cells(ofHandle: handle) where cell.kind == .writer { cell.marks.insert(.hasFailed) }
+    }
+
+    private func cells(ofHandle handle: UInt64) -> [LedgerCell] {
         let (kind, number): (LedgerCell.Kind, UInt64)
         switch Handle(handle) {
         case .writer(let found): (kind, number) = (.writer, found)
         case .directReader(let found): (kind, number) = (.reader, found)
-        case .reader, .control: return
+        case .reader, .control: return []
         }
-        for cell in ledger.cells() where cell.kind == kind && cell.handle == number { ledger.giveBack(cell) }
+        return ledger?.cells().filter { $0.kind == kind && $0.handle == number } ?? []
     }
 }
