@@ -70,6 +70,7 @@ extension SecretTree {
     ///
     /// - Throws: `.notFound` if the kernel asks for one that has gone.
     func node(_ id: NodeID) throws(TreeError) -> NodeRecord {
+        demand.note()
         if let node = cache[id] { return node }
         let record = RecordKey(.node, id.rawValue)
         guard let node = try open(record, of: id, { NodeRecord($0) }) else { throw .notFound }

@@ -3,7 +3,7 @@ internal import Storage
 internal import Threads
 
 /// A change that is put together while everyone else goes on reading and writing, and takes the tree's lock only to be
-/// committed: for jobs, whose batches would hold the others up. Two threads put it together, a transaction each.
+/// committed: for jobs, whose batches would hold the others up. Two threads may put it together, a transaction each.
 ///
 /// What it was made of is remembered. If any of that was changed meanwhile, or a key was, it is thrown away.
 struct RehearsalStart {
@@ -125,14 +125,14 @@ extension SecretTree {
         }
     }
 
-    /// Puts a change together. `body` runs on both threads, each with a transaction of its own that touches nothing of
-    /// the other's, and does each of its steps by `Transaction.step`.
+    /// Puts a change together. `body` runs on this thread and the companion's, if there is one, each with a transaction of
+    /// its own that touches nothing of the other's, and does each of its steps by `Transaction.step`.
     func rehearse(
-        _ start: RehearsalStart, with companion: Companion, _ body: (inout Transaction) throws(TreeError) -> Void
+        _ start: RehearsalStart, with companion: Companion?, _ body: (inout Transaction) throws(TreeError) -> Void
     ) throws(TreeError) -> [Rehearsed] {
         let parts = withoutActuallyEscaping(body) { body in
-            let parts = [RehearsalPart(start, body), RehearsalPart(start, body)]
-            companion.run(parts)
+            let parts = (0..<(companion == nil ? 1 : 2)).map { _ in RehearsalPart(start, body) }
+            if let companion { companion.run(parts) } else { parts[0].run() }
             return parts.map(\.result)
         }
         return try parts.map { part throws(TreeError) in try part.get() }

@@ -33,6 +33,7 @@ public final class SecretTree: Sendable {
     /// Held by the one who collects garbage.
     let collecting = Mutex<Void>(())
     let jobsRunner = JobsRunner()
+    let demand = Demand()
     /// The thread of the jobs has begun to put in order what the last process left.
     let isInOrder = Atomic(false)
     /// What a job over a part of the tree found there.

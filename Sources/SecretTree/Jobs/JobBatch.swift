@@ -133,7 +133,7 @@ extension SecretTree {
     /// - Parameters:
     ///   - makesContents: Each file may get a new one.
     ///   - page: What is next. If that is rehearsed, it is asked when it is already noted what others change.
-    ///   - work: Does one of the page's, and adds the bytes that it had. Called by two threads, and for the same perhaps more
+    ///   - work: Does one of the page's, and adds the bytes that it had. Called by one thread or two, and for the same perhaps more
     ///     than once.
     /// - Returns: the large file that comes next, if one does.
     func carryOn(
@@ -149,7 +149,8 @@ extension SecretTree {
         var beside: (batch: JobBatch, changes: [Rehearsed])?
         if let start {
             let all = JobPageWork(page, after: begun.cursor, files: limits.files, bytes: limits.bytes)
-            let changes = try rehearse(start, with: jobsRunner.companion) {
+            // A second busy thread would have applications wait for a processor.
+            let changes = try rehearse(start, with: demand.isHigh ? nil : jobsRunner.companion) {
                 (transaction: inout Transaction) throws(TreeError) in
                 try all.run { item, bytes throws(TreeError) in
                     try transaction.step { (transaction: inout Transaction) throws(TreeError) in
