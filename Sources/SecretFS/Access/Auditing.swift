@@ -87,12 +87,7 @@ extension SecretFS {
             requester: gate.requester(
                 Caller(uid: getuid(), gid: getgid(), pid: getpid(), umask: 0, unique: 0, isResend: false)),
             isAllowed: true, rule: Decision.unopposed.rule)
-        do throws(AuditFailure) { try audit.record(entry) } catch { throw Errno(EIO) }
-        do throws(Errno) { try body() } catch {
-            audit.respond(entry, errno: error.rawValue, kekVersion: nil)
-            throw error
-        }
-        audit.respond(entry, errno: 0, kekVersion: nil)
+        try audit.recording(entry, body)
     }
 
     /// An earlier server has done what is asked for once more, and did not come to say so.
@@ -149,5 +144,17 @@ extension LifecycleAction {
         case .disable(let version): "/.letterlock/keys/\(version)/state"
         case .scheduleDestruction(let version), .destroy(let version): "/.letterlock/keys/\(version)/destroy"
         }
+    }
+}
+
+extension AuditLog {
+    /// Records what is about to be done, which is not done if it cannot be recorded, and then what came of it.
+    func recording(_ entry: AuditEntry, _ body: () throws(Errno) -> Void) throws(Errno) {
+        do throws(AuditFailure) { try record(entry) } catch { throw Errno(EIO) }
+        do throws(Errno) { try body() } catch {
+            respond(entry, errno: error.rawValue, kekVersion: nil)
+            throw error
+        }
+        respond(entry, errno: 0, kekVersion: nil)
     }
 }

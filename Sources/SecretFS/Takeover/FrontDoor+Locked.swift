@@ -82,12 +82,7 @@ extension FrontDoor {
                 uid: caller.uid, gid: caller.gid,
                 process: Access.ProcessTable().identify(thread: caller.pid, uid: caller.uid, gid: caller.gid)),
             isAllowed: true, rule: Decision.unopposed.rule)
-        do throws(AuditFailure) { try audit.record(entry) } catch { throw Errno(EIO) }
-        do throws(Errno) { try body() } catch {
-            audit.respond(entry, errno: error.rawValue, kekVersion: nil)
-            throw error
-        }
-        audit.respond(entry, errno: 0, kekVersion: nil)
+        try audit.recording(entry, body)
     }
 
     /// A command to `lock` or `unlock`.
